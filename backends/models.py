@@ -1,0 +1,203 @@
+"""The models on this machine: which one a task gets, what is loaded, one load for many waiters, and who must go.
+
+Knows catalog, hardware and weights; learns of engines only through the `open_backend` it is given.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+
+from backends import hardware
+from backends.catalog import Artefact, Card, Catalog
+from backends.errors import OutOfMemory
+from backends.hardware import Fit, Machine
+from backends.scheduler import Line
+from backends.types import Backend, Cancel, Capabilities, Loading
+
+log = logging.getLogger(__name__)
+
+OpenBackend = Callable[[Card, Fit], Backend]
+
+
+class Model:
+    """One card's place in the house: the line in front of it and, once loaded, its backend."""
+
+    def __init__(self, card: Card, fit: Fit) -> None:
+        self.card = card
+        self.line = Line(fit.slots)
+        self.need_bytes = fit.need_bytes
+        self.last_used = time.monotonic()
+        self.backend: Backend | None = None
+        self.load: _Load | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.backend is not None and self.backend.alive
+
+    def unload(self) -> None:
+        backend, self.backend = self.backend, None
+        if backend is not None:
+            backend.close()
+
+
+class Models:
+    """All models that this machine may run on `engine`; thread-safe.
+
+    `choice` is a card id that a host has fixed for every task, or empty for the machine's own choice.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        engine: str,
+        capabilities: Capabilities,
+        open_backend: OpenBackend,
+        obtainable: Callable[[Artefact], bool],
+        *,
+        choice: str = "",
+        detect: Callable[[], Machine] = Machine.detect,
+    ) -> None:
+        self.catalog = catalog
+        self.engine = engine
+        self.capabilities = capabilities
+        self._open = open_backend
+        self._obtainable = obtainable
+        self._choice = choice
+        self._detect = detect
+        self._models: dict[str, Model] = {}
+        self._chosen: dict[str, Card] = {}
+        self._lock = threading.RLock()
+
+    def choose(self, task: str) -> Card:
+        """This machine's model for `task`; the answer stays the same while the page is up."""
+        if self._choice:
+            return self.catalog.get(self._choice)
+        with self._lock:
+            if task not in self._chosen:
+                self._chosen[task] = hardware.choose(
+                    self.catalog, self._detect(), task, self.engine, self._obtainable, self._reclaimable()
+                )
+            return self._chosen[task]
+
+    def ranked(self, task: str) -> list[tuple[Card, Fit, str]]:
+        """Every card for `task`, those that can run here first; the others with the reason why not."""
+        return hardware.ranked(self.catalog, self._detect(), task, self.engine, self._obtainable, self._reclaimable())
+
+    def get(self, card: Card) -> Model:
+        """The place of this card. Raises `OutOfMemory` where it cannot fit even with everything else unloaded."""
+        with self._lock:
+            if (model := self._models.get(card.id)) is None:
+                model = self._models[card.id] = Model(card, self._fit(card, self._reclaimable()))
+            return model
+
+    def loaded(self) -> list[Model]:
+        with self._lock:
+            return [model for model in self._models.values() if model.ready]
+
+    def ready(self, model: Model, cancel: Cancel) -> Generator[Loading, None, Backend | None]:
+        """The model's backend, loaded if need be; whoever comes while it loads joins in. None once cancelled."""
+        with self._lock:
+            if model.backend is not None and model.ready:
+                return model.backend
+            if model.load is None or model.load.over:
+                model.unload()  # what is left of an engine that died
+                model.load = _Load(lambda tell: self._load(model, tell))
+            load = model.load
+        yield from load.watch(cancel)
+        return None if cancel.is_set() else model.backend
+
+    def close(self) -> None:
+        """Unloads everything; for the end of the program."""
+        with self._lock:
+            for model in self._models.values():
+                model.unload()
+
+    def _load(self, model: Model, tell: Callable[[Loading], None]) -> None:
+        fit = self._make_room(model)
+        model.need_bytes = fit.need_bytes
+        backend = self._open(model.card, fit)
+        try:
+            for progress in backend.load(model.card):
+                tell(progress)
+        except BaseException:
+            backend.close()
+            raise
+        model.line.capacity = backend.capabilities.parallel
+        model.backend = backend
+        model.last_used = time.monotonic()
+
+    def _make_room(self, wanted: Model) -> Fit:
+        """Unloads idle models, the longest unused first, until `wanted` fits."""
+        while True:
+            with self._lock:
+                idle = [m for m in self.loaded() if m is not wanted and m.line.running == 0]
+                if not idle:
+                    return self._fit(wanted.card, reclaimable=0)
+                fit = hardware.fit(wanted.card, self.engine, self._detect(), reclaimable=0)
+                if fit.fits and fit.slots >= wanted.line.capacity:
+                    return fit
+                oldest = min(idle, key=lambda m: m.last_used)
+                log.info("unloading %s to make room for %s", oldest.card.id, wanted.card.id)
+                oldest.unload()
+
+    def _fit(self, card: Card, reclaimable: int) -> Fit:
+        fit = hardware.fit(card, self.engine, self._detect(), reclaimable=reclaimable)
+        if not fit.fits:
+            raise OutOfMemory(f"{card.name} {fit.reason}.")
+        return fit
+
+    def _reclaimable(self) -> int:
+        """Bytes that unloading every idle model would free."""
+        return sum(model.need_bytes for model in self.loaded() if model.line.running == 0)
+
+
+class _Load:
+    """One load in a thread of its own, watched by any number of waiters; late ones see the newest progress."""
+
+    def __init__(self, work: Callable[[Callable[[Loading], None]], None]) -> None:
+        self._changed = threading.Condition()
+        self._latest: Loading | None = None
+        self._error: BaseException | None = None
+        self.over = False
+        threading.Thread(target=self._run, args=(work,), name="load", daemon=True).start()
+
+    def _run(self, work: Callable[[Callable[[Loading], None]], None]) -> None:
+        try:
+            work(self._tell)
+        except BaseException as exc:  # carried to every waiter
+            self._error = exc
+        with self._changed:
+            self.over = True
+            self._changed.notify_all()
+
+    def _tell(self, progress: Loading) -> None:
+        with self._changed:
+            self._latest = progress
+            self._changed.notify_all()
+
+    def watch(self, cancel: Cancel) -> Iterator[Loading]:
+        """Progress as it comes, until the load is over (raising what it raised) or the caller has cancelled."""
+        undo = cancel.on_cancel(self._wake)
+        told: Loading | None = None
+        try:
+            while not cancel.is_set():
+                with self._changed:
+                    if self._latest is told and not self.over:
+                        self._changed.wait()
+                    latest, over = self._latest, self.over
+                if over:
+                    if self._error is not None:
+                        raise self._error
+                    return
+                if latest is not None and latest is not told:
+                    told = latest
+                    yield latest
+        finally:
+            undo()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()

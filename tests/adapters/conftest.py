@@ -1,0 +1,95 @@
+"""The engines that must pass the contract. A new adapter is one fixture and one line in `adapter`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from backends.adapters.scripted import Script, Scripted, small_talk, tokens
+from backends.catalog import Card, Catalog
+from backends.types import Backend, Begun, GenerationRequest, Loading, Message, Sampling, Thinking
+
+if TYPE_CHECKING:
+    from backends.weights import WeightStore
+
+REPEAT = "Repeat this line:\n"
+COUNT = "Write all the numbers from 1 to 1000, with a space after each:"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An engine under the contract: `backend` is loaded and shared by all tests, `fresh()` makes one that is not."""
+
+    card: Card
+    fresh: Callable[[], Backend]
+    backend: Backend
+    loading: tuple[Loading, ...]
+
+    def ask(self, text: str, *, think: bool = False, begun: Begun | None = None, **sampling: Any) -> GenerationRequest:
+        """A request for a short answer, always the likeliest one, unless `sampling` says otherwise."""
+        chosen = Sampling(**{"temperature": 0.0, "max_new_tokens": 128, **sampling})
+        return GenerationRequest(self.card, (Message.of("user", text),), chosen, Thinking(think), begun=begun)
+
+    def repeat(self, text: str, **options: Any) -> GenerationRequest:
+        return self.ask(REPEAT + text, **options)
+
+    def count(self) -> GenerationRequest:
+        """Begins at once and would go on for many seconds."""
+        return self.ask(COUNT, max_new_tokens=1500)
+
+
+@contextmanager
+def _under_contract(card: Card, fresh: Callable[[], Backend]) -> Iterator[Adapter]:
+    backend = fresh()
+    try:
+        yield Adapter(card, fresh, backend, tuple(backend.load(card)))
+    finally:
+        backend.close()
+
+
+@pytest.fixture(scope="session", params=["scripted", pytest.param("llama_cpp", marks=pytest.mark.model)])
+def adapter(request: pytest.FixtureRequest) -> Adapter:
+    """Each engine in turn; only the one that is asked for is ever loaded."""
+    chosen: Adapter = request.getfixturevalue(f"{request.param}_adapter")
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def scripted_adapter(card: Card) -> Iterator[Adapter]:
+    def fresh() -> Backend:
+        return Scripted(_obedient, load_steps=((0.0, 0.0), (0.5, 0.01), (1.0, 0.01)), parallel=2, context=2048)
+
+    with _under_contract(card, fresh) as adapter:
+        yield adapter
+
+
+@pytest.fixture(scope="session")
+def llama_cpp_adapter(weight_store: WeightStore, starter_weights: Callable[[str], Path]) -> Iterator[Adapter]:
+    from backends.adapters.llama_cpp import LlamaCpp
+
+    card = Catalog.read().get("qwen2.5-coder-0.5b-instruct")
+    starter_weights(card.id)  # here, so that no network shows as one clear error and not as a failure of the engine
+
+    def fresh() -> Backend:
+        return LlamaCpp(weight_store, context=2048, slots=2, threads=2)
+
+    with _under_contract(card, fresh) as adapter:
+        yield adapter
+
+
+def _obedient(request: GenerationRequest) -> Script:
+    """Does what it is asked to, at the pace of a small model: reads a thousand words a second, writes two hundred."""
+    asked = request.messages[-1].text
+    script = replace(
+        small_talk(request), interval_s=0.005, prompt_delay_s=len(asked.split()) / 1000, reads=(0.25, 0.5, 0.75, 1.0)
+    )
+    if asked.startswith(REPEAT):
+        return replace(script, answer=tokens(asked.removeprefix(REPEAT)))
+    if asked == COUNT:
+        return replace(script, answer=tuple(f"{n} " for n in range(1, 1001)))
+    return script

@@ -1,0 +1,249 @@
+"""The scripted engine keeps its times to the token, fails as it is told to, and repeats itself for the same seed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.adapters.scripted import Script, Scripted, small_talk, tokens
+from backends.catalog import Card
+from backends.errors import Busy, EngineDied, PlaygroundError, UnsupportedModality
+from backends.types import (
+    Answer,
+    Begun,
+    Cancel,
+    Done,
+    GenerationRequest,
+    Image,
+    Loading,
+    Message,
+    Sampling,
+    Text,
+    Thinking,
+    Thought,
+)
+
+LATE_S = 0.5  # how late a busy machine may be; early is never forgiven
+
+Ask = Callable[..., GenerationRequest]
+Loaded = Callable[..., Scripted]
+
+
+@pytest.fixture(scope="module")
+def ask(card: Card) -> Ask:
+    def build(
+        text: str = "Hello there", *, think: bool = True, begun: Begun | None = None, **sampling: Any
+    ) -> GenerationRequest:
+        return GenerationRequest(card, (Message.of("user", text),), Sampling(**sampling), Thinking(think), begun=begun)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def loaded(card: Card) -> Loaded:
+    def build(script: Script | Callable[[GenerationRequest], Script] = small_talk, **options: Any) -> Scripted:
+        engine = Scripted(script, **options)
+        list(engine.load(card))
+        return engine
+
+    return build
+
+
+def hear(engine: Scripted, request: GenerationRequest) -> list[Loading | Thought | Answer | Done]:
+    return list(engine.stream(request, Cancel()))
+
+
+def texts(events: list[Loading | Thought | Answer | Done], kind: type) -> list[str]:
+    return [event.text for event in events if isinstance(event, kind)]
+
+
+# --- times ---------------------------------------------------------------------------------------
+
+
+def test_no_token_comes_before_it_is_due(ask: Ask, loaded: Loaded) -> None:
+    engine = loaded(Script(("a ", "b "), ("c ", "d "), prompt_delay_s=0.1, interval_s=0.05))
+    start = time.monotonic()
+    for k, event in enumerate(engine.stream(ask(), Cancel())):
+        late = time.monotonic() - start - (0.1 + min(k, 3) * 0.05)
+        assert 0 <= late < LATE_S, event
+
+
+def test_a_slow_listener_does_not_delay_the_tokens_after(ask: Ask, loaded: Loaded) -> None:
+    stream = loaded(Script(answer=("a ",) * 11, interval_s=0.02)).stream(ask(), Cancel())
+    start = time.monotonic()
+    next(stream)
+    time.sleep(0.2)  # the ten tokens due meanwhile are all there
+    list(stream)
+    assert 0.2 <= time.monotonic() - start < 0.2 + 0.15
+
+
+def test_without_an_interval_it_is_fast(ask: Ask, loaded: Loaded) -> None:
+    engine = loaded(Script(answer=("a ",) * 2000))
+    start = time.monotonic()
+    assert len(hear(engine, ask())) == 2001
+    assert time.monotonic() - start < 1
+
+
+def test_reading_is_told_in_its_place_within_the_delay(ask: Ask, loaded: Loaded) -> None:
+    engine = loaded(Script(answer=("a",), prompt_delay_s=0.1, reads=(0.5, 1.0)))
+    start = time.monotonic()
+    stream = engine.stream(ask("one two three four"), Cancel())
+    assert next(stream) == Loading("reading", 0.5, done=2, total=4)
+    assert 0.05 <= time.monotonic() - start < 0.05 + LATE_S
+    assert next(stream) == Loading("reading", 1.0, done=4, total=4)
+    assert 0.1 <= time.monotonic() - start < 0.1 + LATE_S
+
+
+def test_cancel_ends_a_long_wait_at_once(ask: Ask, loaded: Loaded) -> None:
+    cancel = Cancel()
+    threading.Timer(0.05, cancel).start()
+    start = time.monotonic()
+    events = list(loaded(Script(answer=("late",), prompt_delay_s=60)).stream(ask(), cancel))
+    assert [type(event) for event in events] == [Done]
+    assert events[0].reason == "cancelled"
+    assert time.monotonic() - start < LATE_S
+
+
+def test_loading_takes_its_steps(card: Card) -> None:
+    engine = Scripted(load_steps=((0.3, 0.02), (1.0, 0.02)))
+    start = time.monotonic()
+    steps = engine.load(card)
+    assert next(steps) == Loading("loading", 0.3, card.name)
+    assert not engine.alive
+    assert [step.fraction for step in steps] == [1.0]
+    assert time.monotonic() - start >= 0.04
+    assert engine.alive
+
+
+# --- what is said --------------------------------------------------------------------------------
+
+
+def test_thoughts_only_when_thinking(ask: Ask, loaded: Loaded) -> None:
+    engine = loaded(Script(("Well, ",), ("yes.",)))
+    assert hear(engine, ask(think=True))[:-1] == [Thought("Well, "), Answer("yes.")]
+    assert hear(engine, ask(think=False))[:-1] == [Answer("yes.")]
+
+
+def test_a_script_may_be_written_for_the_request(ask: Ask, loaded: Loaded) -> None:
+    engine = loaded(lambda request: Script(answer=tokens(request.messages[-1].text)))
+    assert texts(hear(engine, ask("say 你好 🦜")), Answer) == ["say", " 你", "好", " 🦜"]
+
+
+def test_the_limit_counts_thoughts_and_answer(ask: Ask, loaded: Loaded) -> None:
+    *said, done = hear(loaded(Script(("a", "b"), ("c", "d"))), ask(max_new_tokens=3))
+    assert said == [Thought("a"), Thought("b"), Answer("c")]
+    assert (done.reason, done.usage.thinking, done.usage.answer) == ("length", 2, 1)
+
+
+def test_an_answer_as_long_as_the_limit_is_whole(ask: Ask, loaded: Loaded) -> None:
+    assert hear(loaded(Script(answer=("a", "b"))), ask(max_new_tokens=2))[-1].reason == "stop"
+
+
+def test_prompt_and_answer_share_the_context(ask: Ask, loaded: Loaded) -> None:
+    *said, done = hear(loaded(Script(answer=("a",) * 9), context=5), ask("two words"))
+    assert (len(said), done.reason) == (3, "length")
+
+
+def test_small_talk_follows_the_seed(ask: Ask, loaded: Loaded) -> None:
+    answers = ["".join(texts(hear(loaded(), ask(seed=seed)), Answer)) for seed in (1, 1, 2)]
+    assert answers[0] == answers[1] != answers[2]
+    assert answers[0].count(".") == 3
+
+
+@given(text=st.text())
+def test_tokens_joined_are_the_text(text: str) -> None:
+    assert "".join(tokens(text)) == text
+    assert all(tokens(text))
+
+
+@given(pieces=st.lists(st.text(max_size=4), max_size=6), data=st.data())
+def test_what_has_begun_and_what_follows_make_the_whole(
+    loaded: Loaded, card: Card, pieces: list[str], data: st.DataObject
+) -> None:
+    whole = "".join(pieces)
+    begun = Begun(answer=whole[: data.draw(st.integers(0, len(whole)))])
+    request = GenerationRequest(card, (), Sampling(), begun=begun)
+    rest = texts(hear(loaded(Script(answer=tuple(pieces))), request), Answer)
+    assert begun.answer + "".join(rest) == whole
+    assert all(rest)
+
+
+def test_open_thoughts_go_on_and_closed_ones_do_not(ask: Ask, loaded: Loaded) -> None:
+    engine = loaded(Script(("First, ", "then. "), ("Yes, ", "it is.")))
+    assert hear(engine, ask(begun=Begun("First, ", closed=False)))[:-1] == [
+        Thought("then. "),
+        Answer("Yes, "),
+        Answer("it is."),
+    ]
+    cut_short = Begun("First, that is enough. ", closed=True, answer="Yes")
+    assert texts(hear(engine, ask(begun=cut_short)), Answer) == [", ", "it is."]
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+def test_the_given_error_is_raised_after_the_given_tokens_and_the_engine_lives(ask: Ask, loaded: Loaded) -> None:
+    error = ZeroDivisionError("given")
+    engine = loaded(Script(answer=("a", "b", "c"), fail_after=2, error=error))
+    stream = engine.stream(ask(), Cancel())
+    assert [next(stream), next(stream)] == [Answer("a"), Answer("b")]
+    with pytest.raises(ZeroDivisionError) as caught:
+        next(stream)
+    assert caught.value is error
+    assert engine.alive
+    assert hear(engine, ask(max_new_tokens=1))[-1].reason == "length"  # the slot is free again
+
+
+def test_a_failure_may_come_after_the_last_token(ask: Ask, loaded: Loaded) -> None:
+    engine = loaded(Script(answer=("a",), fail_after=1))
+    with pytest.raises(PlaygroundError):
+        hear(engine, ask())
+
+
+def test_when_it_dies_every_answer_under_way_dies_and_loading_brings_it_back(
+    ask: Ask, loaded: Loaded, card: Card
+) -> None:
+    def live_or_die(request: GenerationRequest) -> Script:
+        return Script(answer=("a", "b", "c"), die_after=1 if request.messages[0].text == "die" else None)
+
+    engine = loaded(live_or_die, parallel=2)
+    other = engine.stream(ask("live"), Cancel())
+    next(other)
+    with pytest.raises(EngineDied):
+        hear(engine, ask("die"))
+    assert not engine.alive
+    with pytest.raises(EngineDied):
+        next(other)
+    assert list(engine.load(card)) == []
+    assert hear(engine, ask("live"))[-1].reason == "stop"
+
+
+def test_more_requests_than_slots_are_refused(ask: Ask, loaded: Loaded) -> None:
+    engine = loaded(Script(answer=("a", "b")))
+    with closing(engine.stream(ask(), Cancel())) as running:
+        next(running)
+        with pytest.raises(Busy):
+            hear(engine, ask())
+    assert hear(engine, ask())[-1].reason == "stop"
+
+
+def test_the_slot_is_free_when_done_arrives(ask: Ask, loaded: Loaded) -> None:
+    engine = loaded(Script(answer=("a",)))
+    finished = engine.stream(ask(), Cancel())
+    assert [type(next(finished)) for _ in range(2)] == [Answer, Done]
+    assert hear(engine, ask())[-1].reason == "stop"
+
+
+def test_pictures_are_read_only_where_told(ask: Ask, loaded: Loaded, card: Card) -> None:
+    picture = Message("user", (Text("What is it?"), Image(b"", 1, 1)))
+    request = GenerationRequest(card, (picture,), Sampling())
+    with pytest.raises(UnsupportedModality):
+        hear(Scripted(), request)
+    assert hear(loaded(modalities=frozenset({"text", "image"})), request)[-1].reason == "stop"

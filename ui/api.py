@@ -1,0 +1,143 @@
+"""The named endpoints: the same answers as the page gives, as a stream of cumulative dicts, the last one final.
+
+The parameters of every endpoint are read off what checks them, the Sampling fields and the tab's options, so that the
+documentation, the client's types and the errors cannot disagree. See docs/api.md.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import gradio as gr
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from backends.engine import Engine
+from backends.errors import InvalidRequest, PlaygroundError
+from backends.types import Controls, Sampling
+from ui.choices import MAX_MESSAGE, answers, check_message, choose
+from ui.tabs import TABS, TabSpec
+from ui.transcript import MAX_TURNS, Reply, Stats, Transcript, Turn
+
+INTERVAL_SECONDS = 0.04
+STATS = (
+    "model", "engine", "queue_s", "load_s", "ttft_s", "prompt_tokens", "cached_tokens", "thinking_tokens",
+    "answer_tokens", "tokens_per_s", "ignored",
+)  # fmt: skip
+COMMON: dict[str, tuple[Any, Any]] = {
+    "history": (list[dict[str, str]], []),
+    "system": (str | None, None),
+    "model": (str, ""),
+    "thinking": (bool | None, None),
+    "thinking_budget": (int | None, None),
+} | {name: (field.annotation | None, None) for name, field in Sampling.model_fields.items() if field.annotation}  # type: ignore[operator]
+
+
+class _HistoryMessage(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    role: Literal["user", "assistant"]
+    content: str = Field(max_length=MAX_MESSAGE)
+
+
+_HISTORY = TypeAdapter(list[_HistoryMessage])
+
+
+def attach(engine: Engine) -> None:
+    """Registers an endpoint for every tab with the Blocks context that is open."""
+    for spec in TABS:
+        gr.api(_endpoint(engine, spec), api_name=spec.id, concurrency_limit=None)
+
+
+def _endpoint(engine: Engine, spec: TabSpec) -> Callable[..., Iterator[dict[str, Any]]]:
+    """A generator function whose signature names the message, the common parameters and the tab's own options."""
+    own = {
+        option.name: (list[str], list(option.default)) if option.kind == "languages" else (str, option.default)
+        for option in spec.options
+    }
+    parameters = {"message": (str, inspect.Parameter.empty), **own, **COMMON}
+
+    def endpoint(*arguments: Any) -> Iterator[dict[str, Any]]:
+        yield from ask(engine, spec, dict(zip(parameters, arguments, strict=True)))
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    endpoint.__name__ = spec.id
+    endpoint.__doc__ = f"Ask the {spec.id} tab; streams the answer so far, the last item is final."
+    endpoint.__annotations__ = {name: hint for name, (hint, _) in parameters.items()} | {"return": Iterator[dict]}
+    endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(n, kind, default=default, annotation=hint) for n, (hint, default) in parameters.items()],
+        return_annotation=Iterator[dict],
+    )
+    return endpoint
+
+
+def ask(engine: Engine, spec: TabSpec, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The endpoint of `spec` as a plain generator. A refusal is one item with state 'failed'; never raises."""
+    controls = Controls()
+    try:
+        message = check_message(given["message"])
+        choices = choose(
+            engine,
+            spec,
+            model=given["model"] or "",
+            system=given["system"],
+            thinking=given["thinking"],
+            thinking_budget=given["thinking_budget"],
+            sampling={name: given[name] for name in Sampling.model_fields},
+            options={option.name: given[option.name] for option in spec.options},
+        )
+        earlier = _transcript(given["history"] or [], tuple(choices.instructions))
+        transcript = earlier.ask(message, tuple(choices.instructions))
+        for now in answers(engine, choices, transcript, controls, lambda: INTERVAL_SECONDS):
+            yield _item(spec, now.turns[-1].replies)
+    except PlaygroundError as exc:
+        yield _refusal(exc)
+    finally:
+        controls.cancel()  # a caller that is gone frees the engine
+
+
+def _transcript(history: object, languages: tuple[str, ...]) -> Transcript:
+    """The history as turns; an answer counts for every language that is asked for now. Raises `InvalidRequest`."""
+    try:
+        messages = _HISTORY.validate_python(history)
+    except ValidationError as exc:
+        raise InvalidRequest(
+            "history must be a list of messages with a role, 'user' or 'assistant', and a content that is a text."
+        ) from exc
+    if len(messages) > 2 * MAX_TURNS:
+        raise InvalidRequest(f"history has {len(messages):,} messages; at most {2 * MAX_TURNS:,} are allowed.")
+    turns: list[Turn] = []
+    for message in messages:
+        if message.role == "user":
+            turns.append(Turn(user=message.content))
+        elif not turns:
+            raise InvalidRequest("history must begin with a message of the user.")
+        else:
+            replies = tuple(Reply(language=code, answer=message.content, state="done") for code in languages)
+            turns[-1] = Turn(user=turns[-1].user, replies=replies)
+    return Transcript(turns=tuple(turns))
+
+
+def _item(spec: TabSpec, replies: tuple[Reply, ...]) -> dict[str, Any]:
+    """What is known so far. With several replies the slowest gives the state and the first one the answer."""
+    order = ("queued", "loading", "thinking", "answering", "failed", "stopped", "done")
+    slowest = min(replies, key=lambda reply: order.index(reply.state))
+    first = replies[0]
+    failure = next((reply.failure for reply in replies if reply.failure is not None), None)
+    item: dict[str, Any] = {
+        "state": slowest.state,
+        "thinking": first.thoughts.strip(),
+        "answer": first.answer,
+        "error": {"message": failure.message, "hint": failure.hint} if failure else None,
+        "stats": (slowest.stats or Stats()).model_dump(mode="json", include=set(STATS)),
+    }
+    if spec.columns:
+        item["answers"] = {reply.language: reply.answer for reply in replies}
+    return item
+
+
+def _refusal(exc: PlaygroundError) -> dict[str, Any]:
+    stats = Stats().model_dump(mode="json", include=set(STATS))
+    error = {"message": exc.message, "hint": exc.hint}
+    return {"state": "failed", "thinking": "", "answer": "", "error": error, "stats": stats}

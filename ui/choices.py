@@ -1,0 +1,138 @@
+"""What a person has chosen beside the text, checked and turned into engine requests. Knows nothing of gradio."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from backends.catalog import Card
+from backends.engine import Engine
+from backends.errors import InvalidRequest
+from backends.prompts import with_system
+from backends.types import Controls, GenerationRequest, Message, Sampling, Thinking
+from ui.pace import paced
+from ui.render import fold
+from ui.tabs import TabSpec
+from ui.transcript import Reply, Stats, Transcript
+
+MAX_BUDGET = 32_768
+MAX_MESSAGE = 2_000_000  # characters; far above any context, so that the tokens can still be counted and named
+_ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Checked choices for one question. `instructions`: for each reply, what is added to the system prompt."""
+
+    card: Card
+    system: str
+    sampling: Sampling
+    thinking: Thinking
+    instructions: Mapping[str, str]
+
+    def request(self, transcript: Transcript, language: str) -> GenerationRequest:
+        messages = transcript.messages(self.card, language)
+        if self.system.strip():
+            messages = (Message.of("system", self.system), *messages)
+        return GenerationRequest(
+            self.card, with_system(messages, self.instructions[language]), self.sampling, self.thinking
+        )
+
+
+def choose(
+    engine: Engine,
+    spec: TabSpec,
+    *,
+    model: str = "",
+    system: str | None = None,
+    thinking: bool | None = None,
+    thinking_budget: int | None = None,
+    sampling: Mapping[str, Any],
+    options: Mapping[str, object],
+) -> Choices:
+    """Checks everything; whatever is None is the official value or the tab's default. Raises `InvalidRequest`."""
+    card = engine.models.catalog.get(_text("model", model, 200)) if model else engine.models.choose(spec.id)
+    if thinking is not None and not isinstance(thinking, bool):
+        raise InvalidRequest(f"thinking must be true or false; it was {thinking!r:.40}.")
+    enabled = card.thinks(card.thinking.default if thinking is None else thinking)
+    return Choices(
+        card=card,
+        system=spec.system if system is None else _text("system", system, 100_000),
+        sampling=check_sampling(card.official(spec.id, enabled).values, sampling),
+        thinking=Thinking(enabled, _budget(thinking_budget)),
+        instructions=spec.instructions(spec.check_options(options)),
+    )
+
+
+def check_message(text: object) -> str:
+    """The message, if there is one. Raises `InvalidRequest` on an empty or endless one."""
+    message = _text("message", text, MAX_MESSAGE)
+    if not message.translate(_ZERO_WIDTH).strip():
+        raise InvalidRequest("The message is empty: write something first.", "Nothing was sent.")
+    return message
+
+
+def check_sampling(official: Sampling, given: Mapping[str, Any]) -> Sampling:
+    """The official values with those given put in. Raises `InvalidRequest` naming field, bounds and value."""
+    wanted = {name: value for name, value in given.items() if value is not None}
+    try:
+        return Sampling.model_validate(official.model_dump() | wanted)
+    except ValidationError as exc:
+        fault = exc.errors()[0]
+        field = str(fault["loc"][0])
+        if fault["type"] == "extra_forbidden":
+            raise InvalidRequest(f"There is no setting called {field[:40]!r}.") from exc
+        kind, low, high = bounds(field)
+        number = "a whole number" if kind is int else "a number"
+        raise InvalidRequest(
+            f"{field} must be {number} from {low:g} to {high:g}; it was {str(wanted.get(field))[:40]}."
+        ) from exc
+
+
+def bounds(field: str) -> tuple[type, float, float]:
+    """(int or float, least, most) of a Sampling field, read off the model that checks it."""
+    info = Sampling.model_fields[field]
+    limits = {name: getattr(rule, name) for rule in info.metadata for name in ("ge", "gt", "le") if hasattr(rule, name)}
+    kind = float if info.annotation is float else int
+    return kind, limits.get("ge", limits.get("gt", 0)), limits["le"]
+
+
+def answers(
+    engine: Engine, choices: Choices, transcript: Transcript, controls: Controls, interval: Any
+) -> Iterator[Transcript]:
+    """The transcript as its last turn's replies grow, at a pace for the eye; the last one is final."""
+    started = time.monotonic()
+    prompted = choices.thinking.enabled and choices.card.thinking.kind == "prompted"
+    stats = Stats(model=choices.card.name, engine=engine.name)
+    replies = {
+        reply.language: Reply(language=reply.language, prompted=prompted, stats=stats)
+        for reply in transcript.turns[-1].replies
+    }
+    sources = {language: engine.run(choices.request(transcript, language), controls) for language in replies}
+    for batch in paced(sources, interval):
+        for language, event in batch:
+            replies[language] = fold(replies[language], event, time.monotonic() - started)
+        yield transcript.with_replies(tuple(replies.values()))
+
+
+def _text(field: str, value: object, longest: int) -> str:
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{field} must be a text.")
+    if len(value) > longest:
+        raise InvalidRequest(
+            f"{field} has {len(value):,} characters; at most {longest:,} are allowed.", "Shorten it and send again."
+        )
+    return value
+
+
+def _budget(value: object) -> int | None:
+    """0 and None mean that the thoughts have no limit of their own."""
+    if value is None or (value == 0 and not isinstance(value, bool)):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_BUDGET:
+        raise InvalidRequest(f"thinking_budget must be a whole number from 0 to {MAX_BUDGET:,}; it was {value!r:.40}.")
+    return value

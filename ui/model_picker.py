@@ -1,0 +1,39 @@
+"""The words of the model picker: what fits first, the rest with the reason why not, licences, what is loaded."""
+
+from __future__ import annotations
+
+from backends.catalog import Card
+from backends.hardware import Ranked
+from backends.models import Models
+from ui.render import Say
+
+
+def choices(ranked: list[Ranked], own_choice: Card | None, say: Say) -> list[tuple[str, str]]:
+    """(label, card id) pairs for the dropdown; the empty id is this machine's own choice."""
+    name = own_choice.name if own_choice is not None else "-"
+    rows = [(say("model_auto", name=name), "")]
+    return rows + [(f"{card.name} ⊘ {reason}" if reason else card.name, card.id) for card, _, reason in ranked]
+
+
+def describe(models: Models, task: str, card: Card, say: Say) -> str:
+    """What the Model section says under the picker."""
+    fit, reason = next((fit, reason) for other, fit, reason in models.ranked(task) if other.id == card.id)
+    loaded = any(model.card.id == card.id for model in models.loaded())
+    lines = [
+        say(
+            "model_line",
+            name=f"**{card.name}**",
+            parameters=f"{card.parameters:g} B",
+            engine=models.capabilities.engine,
+            memory=f"{fit.need_bytes / 1e9:.1f}",
+            state=say("model_loaded" if loaded else "model_not_loaded"),
+        )
+    ]
+    if reason:
+        lines.append("⊘ " + say("model_cannot", reason=reason))
+    elif fit.slow and fit.tokens_per_s:
+        lines.append(say("model_slow", speed=f"{fit.tokens_per_s:.1f}"))
+    lines.append(say("licence", licence=card.licence) + (f" ⚠ {card.licence_warning}" if card.licence_warning else ""))
+    if card.note:
+        lines.append(card.note)
+    return "\n\n".join(lines)

@@ -1,0 +1,59 @@
+"""Gathers the events of running answers into batches, so that the screen is drawn as often as an eye can follow.
+
+The first word of an answer goes out at once, so do its end and every sign of progress; between them a batch is at
+least `interval()` seconds after the last one. Knows nothing of what the events mean beyond that.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from backends.types import Answer, Event, Thought
+
+Tagged = tuple[str, Event]
+
+
+def paced(sources: Mapping[str, Iterator[Event]], interval: Callable[[], float]) -> Iterator[list[Tagged]]:
+    """Events of all sources, tagged with their source's name, in order within a source, in batches.
+
+    Each source runs in a thread of its own and is read to its end even if the caller stops early: the caller cancels
+    it by the means that its events have.
+    """
+    events: queue.SimpleQueue[tuple[str, Event | None]] = queue.SimpleQueue()
+    for name, source in sources.items():
+        threading.Thread(target=_pump, args=(name, source, events), name=f"answer {name}", daemon=True).start()
+    running = len(sources)
+    started: set[str] = set()  # sources whose first word is out
+    last = 0.0
+    batch: list[Tagged] = []
+    while running:
+        wait = max(0.0, last + interval() - time.monotonic()) if batch else None
+        try:
+            name, event = events.get(timeout=wait)
+        except queue.Empty:
+            event, name = None, ""
+        else:
+            if event is None:
+                running -= 1
+            else:
+                batch.append((name, event))
+                is_word = isinstance(event, Thought | Answer)
+                urgent = not is_word or name not in started
+                if is_word:
+                    started.add(name)
+                if not urgent and time.monotonic() < last + interval():
+                    continue
+        if batch:
+            yield batch
+            batch, last = [], time.monotonic()
+
+
+def _pump(name: str, source: Iterator[Event], events: queue.SimpleQueue[tuple[str, Event | None]]) -> None:
+    try:
+        for event in source:
+            events.put((name, event))
+    finally:
+        events.put((name, None))

@@ -1,0 +1,86 @@
+// What the page needs beyond gradio: language and theme that are remembered, a sidebar that knows its place, files.
+(() => {
+  const store = (key, value) => { try { return value === undefined ? localStorage.getItem(key) : localStorage.setItem(key, value); } catch { return null; } };
+  const LANGUAGE = "playground-language", THEME = "playground-theme", SIDEBAR = "playground-sidebar";
+
+  // gradio translates into navigator.language; the visitor's own choice comes before the browser's.
+  const language = store(LANGUAGE);
+  if (language) {
+    Object.defineProperty(navigator, "language", { get: () => language });
+    Object.defineProperty(navigator, "languages", { get: () => [language] });
+  }
+  const spoken = (language || navigator.language).split("-")[0];
+  document.documentElement.lang = spoken;
+
+  const dark = () => store(THEME) ? store(THEME) === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const paint = () => document.body.classList.toggle("dark", dark());
+
+  const download = (payload) => {
+    const end = payload.indexOf("\n");
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([payload.slice(end + 1)], { type: "text/plain;charset=utf-8" }));
+    link.download = payload.slice(0, end);
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  };
+
+  const pickFile = () => new Promise((resolve) => {
+    const input = Object.assign(document.createElement("input"), { type: "file", accept: ".json,application/json" });
+    input.addEventListener("change", async () => resolve(input.files.length ? await input.files[0].text() : ""));
+    input.addEventListener("cancel", () => resolve(""));
+    input.click();
+  });
+
+  const EXTENSIONS = { python: "py", javascript: "js", typescript: "ts", csharp: "cs", "c++": "cpp", bash: "sh", shell: "sh", powershell: "ps1", ruby: "rb", rust: "rs", kotlin: "kt", haskell: "hs", perl: "pl", julia: "jl", matlab: "m", markdown: "md" };
+  const addDownload = (wrap) => {
+    const button = Object.assign(document.createElement("button"), { className: "download-code", type: "button", title: "⭳", textContent: "⭳" });
+    button.setAttribute("aria-label", "Download code");
+    button.addEventListener("click", () => {
+      const code = wrap.querySelector("code");
+      const name = (/language-([\w+#-]+)/.exec(code.className) || [, "txt"])[1].toLowerCase();
+      download(`code.${EXTENSIONS[name] || name}\n${code.textContent}`);
+    });
+    wrap.append(button);
+  };
+
+  // Sidebars open by themselves where there is room beside the talk, unless they were closed by hand.
+  const settle = (sidebar) => {
+    if (sidebar.dataset.settled) return;
+    sidebar.dataset.settled = "yes";
+    const toggle = sidebar.querySelector(".toggle-button");
+    toggle.addEventListener("click", (event) => {
+      if (event.isTrusted && innerWidth >= 900) store(SIDEBAR, sidebar.classList.contains("open") ? "closed" : "open");
+    });
+    if (innerWidth >= 900 && store(SIDEBAR) !== "closed" && !sidebar.classList.contains("open")) toggle.click();
+  };
+
+  const look = () => {
+    document.querySelectorAll(".sidebar").forEach(settle);
+    document.querySelectorAll(".transcript .code_wrap:not(:has(.download-code))").forEach(addDownload);
+    const picker = document.querySelector("#language-picker");
+    if (picker && !picker.dataset.settled) {
+      picker.dataset.settled = "yes";
+      picker.value = spoken;
+      picker.addEventListener("change", () => {
+        store(LANGUAGE, picker.value);
+        document.cookie = `playground-language=${picker.value}; path=/; max-age=31536000; SameSite=Lax`;
+        location.reload();
+      });
+      document.querySelector("#theme-toggle").addEventListener("click", () => {
+        store(THEME, document.body.classList.contains("dark") ? "light" : "dark");
+        paint();
+      });
+      paint();
+    }
+  };
+
+  let planned = false;
+  addEventListener("DOMContentLoaded", () => {
+    new MutationObserver(() => {
+      if (planned) return;
+      planned = true;
+      requestAnimationFrame(() => { planned = false; look(); });
+    }).observe(document.body, { childList: true, subtree: true });
+  });
+  window.playground = { download, pickFile };
+})();

@@ -1,0 +1,124 @@
+"""The page as a whole: head, tabs, theme, and how it is launched."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from backends.engine import Engine
+from backends.errors import PlaygroundError
+from ui import api
+from ui.handlers import Handlers, restored, wire
+from ui.panel import build_panel
+from ui.sessions import Sessions
+from ui.tabs import TABS
+from ui.texts import LANGUAGES, i18n, label
+
+FOLDER = Path(__file__).parent
+THREADS = 256  # each answer that streams holds one; the rest is Gradio's own need
+FONT = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif"]
+MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Noto Sans Mono", "monospace"]
+
+
+def theme() -> gr.themes.Base:
+    """Calm greys and one violet; fonts of the visitor's own machine, so that nothing is fetched from elsewhere."""
+    return gr.themes.Base(
+        primary_hue="violet", neutral_hue="slate", radius_size="md", spacing_size="md", font=FONT, font_mono=MONO
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        block_border_width="0px",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_dark="*primary_600",
+    )
+
+
+def build(engine: Engine) -> gr.Blocks:
+    """The playground's Blocks, ready to launch. Loads no model."""
+    sessions = Sessions()
+    with gr.Blocks(title="Qwen playground", analytics_enabled=False, fill_height=True) as blocks:
+        with gr.Row(elem_classes="head"):
+            gr.HTML(_head())
+        handlers = []
+        with gr.Tabs(elem_classes="tabs"):
+            for spec in TABS:
+                with gr.Tab(label(f"tab_{spec.id}"), id=spec.id, elem_id=f"tab-{spec.id}"):
+                    handlers.append(Handlers(build_panel(spec, _first_card(engine, spec.id), engine), engine, sessions))
+        for handler in handlers:
+            wire(handler)
+
+        def restore(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
+            updates: dict[Any, Any] = {}
+            for handler in handlers:
+                updates |= handler.restore(values[handler.panel.saved], request)
+            return updates
+
+        blocks.load(
+            restore,
+            {handler.panel.saved for handler in handlers},
+            list(_distinct(component for handler in handlers for component in restored(handler.panel))),
+            api_visibility="private",
+            show_progress="hidden",
+            queue=False,
+        )
+
+        def leave(request: gr.Request) -> None:
+            sessions.close(request.session_hash or "")
+
+        blocks.unload(leave)
+        api.attach(engine)
+    return blocks
+
+
+def launch_options(host: str, port: int) -> dict[str, Any]:
+    """The arguments of `Blocks.launch`."""
+    return {
+        "server_name": host,
+        "server_port": port or None,
+        "theme": theme(),
+        "css_paths": FOLDER / "style.css",
+        "head": f"<script>{(FOLDER / 'page.js').read_text('utf-8')}</script>",
+        "i18n": i18n(),
+        "run_history": False,  # would list every visitor's texts to the next one at the same computer
+        "footer_links": [],
+        "max_threads": THREADS,
+        "show_error": False,
+        "share": False,
+        "quiet": True,
+        "ssr_mode": False,
+        "app_kwargs": {"routes": [Route("/healthz", _healthz)]},
+    }
+
+
+async def _healthz(request: Request) -> JSONResponse:
+    return JSONResponse({"status": "ok"})
+
+
+def _first_card(engine: Engine, task: str) -> Any:
+    """What the controls stand at before the page asks: no network and no hardware is looked at for it."""
+    return engine.models.catalog.cards[0]
+
+
+def _head() -> str:
+    options = "".join(f"<option value='{code}'>{html.escape(name)}</option>" for code, name in LANGUAGES.items())
+    return (
+        f"<h1>{label('title')}</h1>"
+        f"<p class='where'>{label('where_here')}</p>"
+        f"<label class='language'><span class='visually-hidden'>{label('language')}</span>"
+        f"<select id='language-picker'>{options}</select></label>"
+        f"<button id='theme-toggle' type='button' aria-label='{label('theme')}' title='{label('theme')}'>◐</button>"
+    )
+
+
+def _distinct(components: Iterable[Any]) -> Iterable[Any]:
+    return {component._id: component for component in components}.values()
+
+
+__all__ = ["PlaygroundError", "build", "launch_options"]

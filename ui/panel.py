@@ -1,0 +1,163 @@
+"""The one builder that turns a TabSpec into a screen. Makes components and names them; what they do is `handlers`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from backends.catalog import Card
+from backends.engine import Engine
+from ui.choices import MAX_BUDGET, MAX_MESSAGE
+from ui.controls import sampling_controls
+from ui.tabs import MAX_TARGETS, Option, TabSpec, languages
+from ui.texts import label, speaker
+from ui.transcript import Transcript
+
+STORAGE_KEY = "qwen-playground"  # gradio wants one; what is stored is the visitor's own, in their own browser
+LATEX = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "\\[", "right": "\\]", "display": True},
+    {"left": "\\(", "right": "\\)", "display": False},
+    {"left": "$", "right": "$", "display": False},
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """The components of one tab, by name. `official`: the sampling values that the sliders are held against."""
+
+    spec: TabSpec
+    transcript: gr.State
+    saved: gr.BrowserState
+    official: gr.State
+    chatbot: gr.Chatbot
+    composer: gr.Textbox
+    answer_now: gr.Button
+    context: gr.HTML
+    model: gr.Dropdown
+    model_info: gr.Markdown
+    thinking: gr.Checkbox
+    thinking_kind: gr.Markdown
+    budget: gr.Slider
+    sampling: dict[str, gr.Slider | gr.Number]
+    source: gr.Markdown
+    reset: gr.Button
+    options: dict[str, Any]
+    system: gr.Textbox
+    export_markdown: gr.Button
+    export_json: gr.Button
+    import_json: gr.Button
+    clear: gr.Button
+    payload: gr.Textbox
+
+    @property
+    def settings(self) -> list[Any]:
+        """Every control whose value is the visitor's choice."""
+        return [self.model, self.thinking, self.budget, *self.sampling.values(), *self.options.values(), self.system]
+
+
+def build_panel(spec: TabSpec, card: Card, engine: Engine) -> Panel:
+    """Lays out one tab within the Blocks context that is open. `card`: what the controls first stand at."""
+    official = card.official(spec.id, card.thinks(card.thinking.default)).values
+    with gr.Column(elem_classes="talk"):
+        chatbot = gr.Chatbot(
+            label=label("transcript"),
+            show_label=False,
+            container=False,
+            elem_classes=["transcript", "columns"] if spec.columns else ["transcript"],
+            elem_id=f"transcript-{spec.id}",
+            height="100%",
+            layout="bubble",
+            buttons=["copy"],
+            editable="user",
+            latex_delimiters=LATEX,
+            allow_tags=False,
+            placeholder=speaker("en")(f"greeting_{spec.id}"),
+            examples=[{"text": prompt} for prompt in spec.examples],
+        )
+        answer_now = gr.Button(label("answer_now"), visible=False, size="sm", elem_classes="answer-now")
+        composer = gr.Textbox(
+            label=label("composer"),
+            show_label=False,
+            placeholder=label("composer_hint"),
+            elem_id=f"composer-{spec.id}",
+            elem_classes="composer",
+            lines=1,
+            max_lines=8,
+            max_length=MAX_MESSAGE,
+            submit_btn=True,
+            stop_btn=False,
+            autofocus=spec.id == "chat",
+        )
+        context = gr.HTML("", elem_classes="context")
+    with gr.Sidebar(position="right", open=False, width=340, elem_classes="settings"):
+        options: dict[str, Any] = {}
+        if spec.options:
+            with gr.Accordion(label("section_task")):
+                options = {option.name: _option(spec, option) for option in spec.options}
+        with gr.Accordion(label("section_model")):
+            model = gr.Dropdown(
+                [("", "")], value="", label=label("model"), show_label=False, interactive=True, filterable=True
+            )
+            model_info = gr.Markdown(elem_classes="quiet")
+        with gr.Accordion(label("section_thinking")):
+            thinking = gr.Checkbox(value=card.thinks(card.thinking.default), label=label("thinking_switch"))
+            thinking_kind = gr.Markdown(elem_classes="quiet")
+            budget = gr.Slider(0, MAX_BUDGET, 0, step=64, label=label("budget"), info=label("budget_hint"), buttons=[])
+        with gr.Accordion(label("section_sampling"), open=False):
+            reset = gr.Button(label("reset_sampling"), size="sm")
+            sampling = sampling_controls(official, engine.models.capabilities)
+            source = gr.Markdown(elem_classes="quiet")
+        with gr.Accordion(label("section_conversation"), open=False):
+            system = gr.Textbox(spec.system, label=label("system"), info=label("system_hint"), lines=2, max_lines=12)
+            with gr.Row():
+                export_markdown = gr.Button(label("export_markdown"), size="sm")
+                export_json = gr.Button(label("export_json"), size="sm")
+            with gr.Row():
+                import_json = gr.Button(label("import_json"), size="sm")
+                clear = gr.Button(label("clear"), size="sm", variant="stop")
+    return Panel(
+        spec=spec,
+        transcript=gr.State(Transcript()),
+        saved=gr.BrowserState(None, storage_key=f"qwen-playground-{spec.id}", secret=STORAGE_KEY),
+        official=gr.State(official.model_dump()),
+        chatbot=chatbot,
+        composer=composer,
+        answer_now=answer_now,
+        context=context,
+        model=model,
+        model_info=model_info,
+        thinking=thinking,
+        thinking_kind=thinking_kind,
+        budget=budget,
+        sampling=sampling,
+        source=source,
+        reset=reset,
+        options=options,
+        system=system,
+        export_markdown=export_markdown,
+        export_json=export_json,
+        import_json=import_json,
+        clear=clear,
+        payload=gr.Textbox(visible=False),
+    )
+
+
+def _option(spec: TabSpec, option: Option) -> Any:
+    """The control of one of the tab's own options."""
+    name = label(f"{spec.id}_{option.name}")
+    match option.kind:
+        case "radio":
+            choices = [(str(label(f"{spec.id}_{choice}")), choice) for choice in option.choices]
+            return gr.Radio(choices, value=option.default, label=name)
+        case "dropdown":
+            return gr.Dropdown(list(option.choices), value=option.default, label=name)
+        case "languages":
+            choices = [(f"{language.native} · {language.english}", code) for code, language in languages().items()]
+            return gr.Dropdown(
+                choices, value=list(option.default), label=name, multiselect=True, max_choices=MAX_TARGETS
+            )
+        case "text":
+            return gr.Textbox(label=name, placeholder=label(f"{spec.id}_{option.name}_hint"), lines=1, max_lines=6)

@@ -1,0 +1,216 @@
+"""Events into a reply, and a transcript onto Chatbot messages. Pure: no clock, no gradio, no engine.
+
+Text of users and models is data: raw HTML in it is shown, never obeyed, and pictures become links, so that nothing a
+model writes makes the browser call anyone.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from backends.types import Answer, Done, Event, Failure, Loading, Queued, Thought
+from ui.transcript import Reply, Stats, Transcript
+
+Say = Callable[..., str]
+"""A text of the interface in the visitor's language: say(key, **values)."""
+
+Message = dict[str, Any]
+
+JOINER = "\u2060"
+_CODE_OR_MATH = re.compile(
+    r"(```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`|\$\$.*?\$\$|\\\[.*?\\\]|\\\(.*?\\\)|\$[^$\n]+\$)", re.DOTALL
+)
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+
+
+def fold(reply: Reply, event: Event, elapsed_s: float) -> Reply:
+    """The reply after `event`; `elapsed_s` is the time since its first event, in seconds."""
+    change: dict[str, Any]
+    match event:
+        case Queued():
+            change = {"state": "queued", "progress": event}
+        case Loading():
+            change = {"state": "loading", "progress": event}
+        case Thought():
+            change = {
+                "state": "thinking",
+                "progress": None,
+                "thoughts": reply.thoughts + event.text,
+                "thinking_tokens": reply.thinking_tokens + event.tokens,
+            }
+        case Answer():
+            change = {"state": "answering", "progress": None, "answer": reply.answer + event.text}
+        case Done():
+            state = "stopped" if event.reason == "cancelled" else "done"
+            change = {"state": state, "progress": None, "cut": event.reason == "length"}
+            change["stats"] = _stats(reply.stats or Stats(), event)
+            if reply.thoughts:
+                change["thinking_tokens"] = event.usage.thinking
+        case Failure():
+            change = {"state": "failed", "progress": None, "failure": event}
+    if reply.state == "thinking" and not isinstance(event, Thought) and reply.thinking_s is None:
+        change["thinking_s"] = elapsed_s
+    return reply.model_copy(update=change)
+
+
+def _stats(known: Stats, done: Done) -> Stats:
+    usage, timings = done.usage, done.timings
+    tokens = usage.thinking + usage.answer
+    return known.model_copy(
+        update={
+            "queue_s": round(timings.queue_s, 3),
+            "load_s": round(timings.load_s, 3),
+            "ttft_s": round(timings.ttft_s, 3) if tokens else None,
+            "prompt_tokens": usage.prompt,
+            "cached_tokens": usage.cached,
+            "thinking_tokens": usage.thinking,
+            "answer_tokens": usage.answer,
+            # The first token is the end of reading, not of writing: the speed is that of the others.
+            "tokens_per_s": round((tokens - 1) / timings.generate_s, 1)
+            if tokens > 1 and timings.generate_s > 0
+            else None,
+            "ignored": done.ignored,
+            "dropped_turns": done.dropped_turns,
+            "context": done.context,
+        }
+    )
+
+
+def project(transcript: Transcript, say: Say, language_names: dict[str, str], lift_boxed: bool) -> list[Message]:
+    """The Chatbot's messages for a transcript, oldest first."""
+    return [message for message, _ in _rows(transcript, say, language_names, lift_boxed)]
+
+
+def turn_of_message(transcript: Transcript, index: int, say: Say) -> int:
+    """Which turn the Chatbot's message at `index` belongs to."""
+    turns = [turn for _, turn in _rows(transcript, say, {}, lift_boxed=False)]
+    return turns[min(index, len(turns) - 1)]
+
+
+def _rows(
+    transcript: Transcript, say: Say, language_names: dict[str, str], lift_boxed: bool
+) -> Iterable[tuple[Message, int]]:
+    for number, turn in enumerate(transcript.turns):
+        yield {"role": "user", "content": as_typed(turn.user)}, number
+        for reply in turn.replies:
+            if reply.thoughts:
+                yield _thoughts(reply, say), number
+            yield {"role": "assistant", "content": _answer(reply, say, language_names, lift_boxed)}, number
+
+
+def _thoughts(reply: Reply, say: Say) -> Message:
+    title = say("thoughts_prompted" if reply.prompted else "thoughts")
+    metadata: Message = {"title": title, "status": "pending" if reply.state == "thinking" else "done"}
+    if reply.thinking_s is not None:
+        metadata["duration"] = round(reply.thinking_s, 1)
+    metadata["log"] = say("tokens", n=reply.thinking_tokens)
+    return {"role": "assistant", "content": as_typed(reply.thoughts.strip()), "metadata": metadata}
+
+
+def _answer(reply: Reply, say: Say, language_names: dict[str, str], lift_boxed: bool) -> list[str]:
+    """The parts of one answer: its text, its boxed result, what became of it, and the line of figures."""
+    parts = []
+    heading = language_names.get(reply.language, "")
+    if heading:
+        parts.append(f"<strong class='language'>{html.escape(heading)}</strong>")
+    if reply.answer:
+        parts.append(as_typed(reply.answer))
+    if lift_boxed and reply.over and (result := boxed(reply.answer)):
+        parts.append(f"<span class='result'>{html.escape(say('final_answer'))}</span>\n\n$$\\boxed{{{result}}}$$")
+    if not reply.answer and reply.state in ("queued", "loading"):
+        parts.append(f"<span class='waiting'>{html.escape(waiting(reply, say))}</span>")
+    if reply.failure is not None:
+        sentence, hint = html.escape(reply.failure.message), html.escape(reply.failure.hint)
+        parts.append(f"<span class='failure' role='alert'><strong>{sentence}</strong> {hint}</span>")
+    notes = _notes(reply, say)
+    if notes:
+        parts.append(f"<small class='note'>{html.escape(' '.join(notes))}</small>")
+    if reply.over and reply.stats is not None and reply.stats.model:
+        parts.append(f"<small class='figures'>{html.escape(figures(reply.stats, say))}</small>")
+    return parts or [""]
+
+
+def _notes(reply: Reply, say: Say) -> list[str]:
+    notes = []
+    if reply.state == "stopped":
+        notes.append(say("note_stopped"))
+    if reply.cut:
+        notes.append(say("note_cut"))
+    if reply.stats is not None and reply.stats.dropped_turns:
+        notes.append(say("note_dropped", n=reply.stats.dropped_turns))
+    if reply.state == "done" and not reply.answer.strip():
+        notes.append(say("note_empty"))
+    return notes
+
+
+def waiting(reply: Reply, say: Say) -> str:
+    """Where a reply stands before its first word, in words with numbers."""
+    match reply.progress:
+        case Queued(position, None):
+            return say("waiting_queued", position=position)
+        case Queued(position, float(eta)):
+            return say("waiting_queued_eta", position=position, seconds=max(1, round(eta)))
+        case Loading("fetching", _, detail, 0, 0):
+            return detail or say("waiting_fetching_start")
+        case Loading("fetching", _, _, done, total, left):
+            text = say("waiting_fetching", done=round(done / 1e6), total=round(total / 1e6))
+            return text + (", " + say("seconds_left", seconds=max(1, round(left))) if left is not None else "")
+        case Loading("checking", fraction):
+            return say("waiting_checking", percent=round(100 * (fraction or 0)))
+        case Loading("loading", fraction):
+            return say("waiting_loading", percent=round(100 * (fraction or 0)))
+        case Loading("reading", fraction):
+            return say("waiting_reading", percent=round(100 * (fraction or 0)))
+    return say("waiting")
+
+
+def figures(stats: Stats, say: Say) -> str:
+    """One quiet line: model, engine, time to first token, tokens read (and from the cache) and written, speed."""
+    parts = [stats.model, stats.engine]
+    if stats.ttft_s is not None:
+        parts.append(say("figure_ttft", seconds=f"{stats.ttft_s:.2f}"))
+    parts.append(say("figure_prompt", n=stats.prompt_tokens, cached=stats.cached_tokens))
+    if stats.thinking_tokens:
+        parts.append(say("figure_thinking", n=stats.thinking_tokens))
+    parts.append(say("figure_answer", n=stats.answer_tokens))
+    if stats.tokens_per_s is not None:
+        parts.append(say("figure_speed", speed=f"{stats.tokens_per_s:.1f}"))
+    if stats.ignored:
+        parts.append(say("figure_ignored", names=", ".join(stats.ignored)))
+    return " · ".join(parts)
+
+
+def as_typed(text: str) -> str:
+    """Markdown that shows `text` as it was written: no raw HTML is obeyed and no picture is fetched.
+
+    An invisible U+2060 after the '<' is enough for that and leaves no mark when the text is copied as prose; code and
+    mathematics are left alone by it, since there it would be copied into a program.
+    """
+    pieces = _CODE_OR_MATH.split(text)
+    for i, piece in enumerate(pieces):
+        if i % 2 == 0:
+            pieces[i] = _TAG.sub("<" + JOINER, piece).replace("![", "[")
+        elif not piece.startswith(("`", "~")):
+            pieces[i] = _TAG.sub("< ", piece)
+    return "".join(pieces)
+
+
+def as_meant(shown: str) -> str:
+    """What `as_typed` was given, from text that a person has edited on the screen."""
+    return shown.replace("<" + JOINER, "<")
+
+
+def boxed(text: str) -> str:
+    r"""The contents of the last complete \boxed{...} with balanced braces, or ''."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return ""
+    depth, begin = 0, start + len("\\boxed{")
+    for i in range(begin - 1, len(text)):
+        depth += (text[i] == "{") - (text[i] == "}")
+        if depth == 0:
+            return text[begin:i].strip()
+    return ""

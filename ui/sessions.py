@@ -1,0 +1,44 @@
+"""Which answers are being written for whom, so that Stop finds them. Lives on the server: it holds live switches."""
+
+from __future__ import annotations
+
+import threading
+
+from backends.types import Controls
+
+
+class Sessions:
+    """Running answers by page (gradio's session hash) and tab; one answer a tab at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[tuple[str, str], Controls] = {}
+        self._outside = 0
+
+    def start(self, page: str, tab: str) -> Controls | None:
+        """The switches of a new answer, or None while the tab has one already."""
+        with self._lock:
+            if (page, tab) in self._running:
+                return None
+            controls = self._running[page, tab] = Controls()
+            return controls
+
+    def end(self, page: str, tab: str) -> None:
+        with self._lock:
+            self._running.pop((page, tab), None)
+
+    def find(self, page: str, tab: str) -> Controls | None:
+        with self._lock:
+            return self._running.get((page, tab))
+
+    def close(self, page: str) -> None:
+        """Stops everything that runs for a page that is gone."""
+        with self._lock:
+            gone = [controls for (owner, _), controls in self._running.items() if owner == page]
+        for controls in gone:
+            controls.cancel()
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two drawings of one answer: 40 ms, wider when many stream: each one costs CPU."""
+        return max(0.04, 0.015 * len(self._running))

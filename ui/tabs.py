@@ -1,0 +1,143 @@
+"""The tabs as data. A new tab is one more row; what it looks like is the panel's business."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from backends import prompts
+from backends.errors import InvalidRequest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+MAX_TARGETS = 6
+
+PROGRAMMING_LANGUAGES = (
+    "Python", "JavaScript", "TypeScript", "Java", "C", "C++", "C#", "Go", "Rust", "Swift", "Kotlin", "PHP", "Ruby",
+    "R", "Julia", "Lua", "Perl", "Scala", "Haskell", "Bash", "PowerShell", "SQL", "HTML", "CSS", "MATLAB",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """A language with its BCP 47 code, its name in its own script and in English; `rtl`: written right to left."""
+
+    code: str
+    native: str
+    english: str
+    rtl: bool = False
+
+
+@cache
+def languages() -> dict[str, Language]:
+    """The languages of the multilingual tab by code, the biggest first."""
+    rows = tomllib.loads((EXAMPLES / "languages.toml").read_text("utf-8"))["language"]
+    return {row["code"]: Language(**row) for row in rows}
+
+
+Value = str | tuple[str, ...]
+Options = Mapping[str, Value]
+"""The values of a tab's own options by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One control of the tab's Task section. Labels are keys of the interface texts: <tab>_<name>, <tab>_<choice>."""
+
+    name: str
+    kind: Literal["radio", "dropdown", "text", "languages"]
+    default: Value
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: object) -> Value:
+        """The value, if it is one that this option takes. Raises `InvalidRequest` naming the field and its bounds."""
+        if self.kind == "languages":
+            codes = tuple(value) if isinstance(value, list | tuple) else ()
+            unknown = [code for code in codes if code not in languages()]
+            if unknown or not codes or len(codes) > MAX_TARGETS or len(set(codes)) != len(codes):
+                raise InvalidRequest(
+                    f"{self.name} must be one to {MAX_TARGETS} different language codes, for example 'en' or 'zh'.",
+                    "Choose the languages in the Task section.",
+                )
+            return codes
+        if not isinstance(value, str):
+            raise InvalidRequest(f"{self.name} must be a text.")
+        if self.choices and value not in self.choices:
+            raise InvalidRequest(f"{self.name} must be one of {', '.join(self.choices)}; it was {value[:40]!r}.")
+        if len(value) > 4000:
+            raise InvalidRequest(f"{self.name} has {len(value):,} characters; at most 4,000 are allowed.")
+        return value
+
+
+def _plain(options: Options) -> dict[str, str]:
+    return {"": ""}
+
+
+def _step_by_step(options: Options) -> dict[str, str]:
+    return {"": prompts.STEP_BY_STEP}
+
+
+def _code(options: Options) -> dict[str, str]:
+    return {"": prompts.coding(str(options["task"]), str(options["language"]), str(options["constraints"]))}
+
+
+def _per_language(options: Options) -> dict[str, str]:
+    task = str(options["task"])
+    return {code: prompts.in_language(task, languages()[code].english) for code in options["targets"]}
+
+
+@dataclass(frozen=True, slots=True)
+class TabSpec:
+    """One tab. `instructions` gives, for each reply that a question gets, what is added to the system prompt."""
+
+    id: str
+    instructions: Callable[[Options], dict[str, str]] = _plain
+    system: str = ""
+    options: tuple[Option, ...] = ()
+    columns: bool = False
+    lift_boxed: bool = False
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        return _examples()[self.id]
+
+    def check_options(self, given: Mapping[str, object]) -> dict[str, Value]:
+        """The tab's options with defaults filled in. Raises `InvalidRequest`."""
+        return {o.name: o.check(given[o.name]) if given.get(o.name) is not None else o.default for o in self.options}
+
+
+@cache
+def _examples() -> dict[str, tuple[str, ...]]:
+    data = tomllib.loads((EXAMPLES / "prompts.toml").read_text("utf-8"))
+    return {tab: tuple(rows["prompts"]) for tab, rows in data.items()}
+
+
+TABS = (
+    TabSpec("chat", system="You are Qwen, a helpful assistant."),
+    TabSpec(
+        "coding",
+        _code,
+        options=(
+            Option("task", "radio", "write", ("write", "explain", "fix", "test")),
+            Option("language", "dropdown", "Python", PROGRAMMING_LANGUAGES),
+            Option("constraints", "text", ""),
+        ),
+    ),
+    TabSpec("math", _step_by_step, lift_boxed=True),
+    TabSpec(
+        "multilingual",
+        _per_language,
+        options=(
+            Option("task", "radio", "answer", ("answer", "translate")),
+            Option("targets", "languages", ("en", "zh", "ar")),
+        ),
+        columns=True,
+    ),
+)
+
+
+def tab(tab_id: str) -> TabSpec:
+    return next(spec for spec in TABS if spec.id == tab_id)

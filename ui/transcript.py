@@ -1,0 +1,154 @@
+"""A conversation as the playground knows it: turns of one question and one reply, or one reply a language.
+
+The transcript is the truth and what the screen shows is a projection of it. Knows nothing of gradio. Comes in from
+outside (a reload, an imported file) through pydantic, so that a foreign or broken file is refused whole.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from backends.catalog import Card
+from backends.errors import InvalidRequest
+from backends.types import Failure, Loading, Message, Queued
+
+FORMAT = "qwen-playground-conversation"
+VERSION = 1
+MAX_TURNS = 2000
+MAX_CHARACTERS = 4_000_000
+
+Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
+State = Literal["queued", "loading", "thinking", "answering", "done", "stopped", "failed"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Stats(_Frozen):
+    """The figures under an answer. Seconds and tokens; `context` is the most tokens a conversation may have."""
+
+    model: str = ""
+    engine: str = ""
+    queue_s: float = 0.0
+    load_s: float = 0.0
+    ttft_s: float | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    thinking_tokens: int = 0
+    answer_tokens: int = 0
+    tokens_per_s: float | None = None
+    ignored: tuple[str, ...] = ()
+    dropped_turns: int = 0
+    context: int = 0
+
+
+class Reply(_Frozen):
+    """What came back to one question, in one language where several were asked for.
+
+    `progress` is where it stands before the first word and never leaves the server; `cut` marks an answer that
+    reached its longest length.
+    """
+
+    language: Annotated[str, Field(max_length=20)] = ""
+    thoughts: Text = ""
+    answer: Text = ""
+    state: State = "queued"
+    cut: bool = False
+    prompted: bool = False
+    thinking_s: float | None = None
+    thinking_tokens: int = 0
+    stats: Stats | None = None
+    failure: Annotated[Failure | None, Field(exclude=True)] = None
+    progress: Annotated[Queued | Loading | None, Field(exclude=True)] = None
+
+    @property
+    def over(self) -> bool:
+        return self.state in ("done", "stopped", "failed")
+
+
+class Turn(_Frozen):
+    user: Text
+    replies: tuple[Reply, ...] = ()
+
+
+class Transcript(_Frozen):
+    turns: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = ()
+
+    def ask(self, text: str, languages: tuple[str, ...]) -> Transcript:
+        """With one more turn, whose replies are still to come."""
+        turn = Turn(user=text, replies=tuple(Reply(language=language) for language in languages))
+        return Transcript(turns=(*self.turns, turn))
+
+    def with_replies(self, replies: tuple[Reply, ...]) -> Transcript:
+        """With the last turn's replies replaced."""
+        last = self.turns[-1].model_copy(update={"replies": replies})
+        return Transcript(turns=(*self.turns[:-1], last))
+
+    def before(self, turn: int) -> Transcript:
+        return Transcript(turns=self.turns[:turn])
+
+    def messages(self, card: Card, language: str) -> tuple[Message, ...]:
+        """All of it as the model is to read it; thoughts stay only where the card's rule keeps them."""
+        keep = card.thinking.history == "keep"
+        messages: list[Message] = []
+        for turn in self.turns:
+            messages.append(Message.of("user", turn.user))
+            reply = next((r for r in turn.replies if r.language == language and r.answer), None)
+            if reply is not None:
+                messages.append(Message.of("assistant", reply.answer, reply.thoughts if keep else ""))
+        return tuple(messages)
+
+
+class SavedConversation(_Frozen):
+    """A conversation as a file or in the visitor's browser. `settings` is what the panel's controls stood at."""
+
+    format: Literal["qwen-playground-conversation"] = FORMAT
+    version: Literal[1] = VERSION
+    tab: Annotated[str, Field(max_length=40)] = ""
+    settings: dict[str, object] = {}
+    turns: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = ()
+
+    @property
+    def transcript(self) -> Transcript:
+        """The turns, with a reply that was cut off by the end of the page marked as stopped."""
+        turns = tuple(
+            turn.model_copy(
+                update={
+                    "replies": tuple(r if r.over else r.model_copy(update={"state": "stopped"}) for r in turn.replies)
+                }
+            )
+            for turn in self.turns
+        )
+        return Transcript(turns=turns)
+
+
+def read_conversation(text: str) -> SavedConversation:
+    """Raises `InvalidRequest` with one sentence on anything but a conversation of this playground."""
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidRequest(
+            f"The file is longer than {MAX_CHARACTERS:,} characters; nothing was imported.", "Choose a smaller file."
+        )
+    try:
+        return SavedConversation.model_validate_json(text)
+    except ValidationError as exc:
+        raise InvalidRequest(
+            "The file is not a conversation exported from this playground; nothing was imported.",
+            "Choose a file made with 'Export as JSON'.",
+        ) from exc
+
+
+def to_markdown(title: str, transcript: Transcript) -> str:
+    """The conversation for reading: questions as headings' text, thoughts folded away."""
+    lines = [f"# {title}", ""]
+    for turn in transcript.turns:
+        lines += ["## You", "", turn.user, ""]
+        for reply in turn.replies:
+            name = reply.stats.model if reply.stats and reply.stats.model else "Qwen"
+            lines += [f"## {name}" + (f" ({reply.language})" if reply.language else ""), ""]
+            if reply.thoughts:
+                lines += ["<details><summary>Thoughts</summary>", "", reply.thoughts.strip(), "", "</details>", ""]
+            lines += [reply.answer, ""]
+    return "\n".join(lines)
