@@ -20,7 +20,7 @@ from ui import model_picker
 from ui.choices import Choices, answers, check_message, choose
 from ui.controls import changed, mark, read_sampling, source_line
 from ui.panel import Panel
-from ui.render import Message, Say, as_meant, project, turn_of_message
+from ui.render import Look, Message, Say, as_meant, project, turn_of_message
 from ui.sessions import Sessions
 from ui.tabs import languages
 from ui.texts import say_for
@@ -223,7 +223,7 @@ class Handlers:
         update |= {
             panel.model: gr.Dropdown(choices=model_picker.choices(ranked, self._choice(), say), value=model),
             panel.transcript: transcript,
-            panel.chatbot: self._show(transcript, say),
+            panel.chatbot: gr.Chatbot(self._show(transcript, say), placeholder=say(f"greeting_{panel.spec.id}")),
             panel.context: context_line(transcript, say),
             panel.system: settings.get("system", panel.spec.system),
             panel.budget: settings.get("budget", 0),
@@ -325,9 +325,12 @@ class Handlers:
             transcript, int(index if not isinstance(index, list | tuple) else index[0]), say_for(request)
         )
 
-    def _show(self, transcript: Transcript, say: Say) -> list[Message]:
+    def _look(self, say: Say) -> Look:
         names = {code: language.native for code, language in languages().items()} if self.panel.spec.columns else {}
-        return project(transcript, say, names, self.panel.spec.lift_boxed)
+        return Look(say, names, self.panel.spec.lift_boxed)
+
+    def _show(self, transcript: Transcript, say: Say) -> list[Message]:
+        return project(transcript, self._look(say))
 
     def _show_last(self, transcript: Transcript, say: Say) -> list[Message]:
         return self._show(Transcript(turns=transcript.turns[-1:]), say)

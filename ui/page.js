@@ -3,14 +3,14 @@
   const store = (key, value) => { try { return value === undefined ? localStorage.getItem(key) : localStorage.setItem(key, value); } catch { return null; } };
   const LANGUAGE = "playground-language", THEME = "playground-theme", SIDEBAR = "playground-sidebar";
 
-  // gradio translates into navigator.language; the visitor's own choice comes before the browser's.
+  // The visitor's own choice comes before the browser's. Gradio's function for it lives in a module of a hashed name.
   const language = store(LANGUAGE);
-  if (language) {
-    Object.defineProperty(navigator, "language", { get: () => language });
-    Object.defineProperty(navigator, "languages", { get: () => [language] });
-  }
   const spoken = (language || navigator.language).split("-")[0];
   document.documentElement.lang = spoken;
+  if (language && language !== navigator.language.split("-")[0]) {
+    const core = performance.getEntriesByType("resource").map((entry) => entry.name).find((name) => /\/assets\/core-[^/]+\.js$/.test(name));
+    if (core) import(core).then((module) => module.changeLocale(language));
+  }
 
   const dark = () => store(THEME) ? store(THEME) === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   const paint = () => document.body.classList.toggle("dark", dark());
@@ -46,12 +46,17 @@
   // Sidebars open by themselves where there is room beside the talk, unless they were closed by hand.
   const settle = (sidebar) => {
     if (sidebar.dataset.settled) return;
-    sidebar.dataset.settled = "yes";
     const toggle = sidebar.querySelector(".toggle-button");
-    toggle.addEventListener("click", (event) => {
-      if (event.isTrusted && innerWidth >= 900) store(SIDEBAR, sidebar.classList.contains("open") ? "closed" : "open");
-    });
-    if (innerWidth >= 900 && store(SIDEBAR) !== "closed" && !sidebar.classList.contains("open")) toggle.click();
+    const wanted = innerWidth >= 900 && store(SIDEBAR) !== "closed";
+    if (sidebar.classList.contains("open") !== wanted) { // a click before gradio listens is lost: look again
+      toggle.click();
+      setTimeout(plan, 100);
+      return;
+    }
+    sidebar.dataset.settled = "yes";
+    toggle.addEventListener("click", () => setTimeout(() => {
+      if (innerWidth >= 900) store(SIDEBAR, sidebar.classList.contains("open") ? "open" : "closed");
+    }, 50));
   };
 
   const look = () => {
@@ -75,12 +80,12 @@
   };
 
   let planned = false;
-  addEventListener("DOMContentLoaded", () => {
-    new MutationObserver(() => {
-      if (planned) return;
-      planned = true;
-      requestAnimationFrame(() => { planned = false; look(); });
-    }).observe(document.body, { childList: true, subtree: true });
-  });
+  const plan = () => {
+    if (planned) return;
+    planned = true;
+    requestAnimationFrame(() => { planned = false; look(); });
+  };
+  new MutationObserver(plan).observe(document.documentElement, { childList: true, subtree: true });
+  plan();
   window.playground = { download, pickFile };
 })();

@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from backends.engine import Engine
-from backends.errors import PlaygroundError
 from ui import api
 from ui.handlers import Handlers, restored, wire
 from ui.panel import build_panel
@@ -45,7 +44,7 @@ def build(engine: Engine) -> gr.Blocks:
     sessions = Sessions()
     with gr.Blocks(title="Qwen playground", analytics_enabled=False, fill_height=True) as blocks:
         with gr.Row(elem_classes="head"):
-            gr.HTML(_head())
+            _head()
         handlers = []
         with gr.Tabs(elem_classes="tabs"):
             for spec in TABS:
@@ -106,19 +105,14 @@ def _first_card(engine: Engine, task: str) -> Any:
     return engine.models.catalog.cards[0]
 
 
-def _head() -> str:
+def _head() -> None:
+    """Name, where the text goes, language, light or dark; gradio translates one label in each piece of HTML."""
     options = "".join(f"<option value='{code}'>{html.escape(name)}</option>" for code, name in LANGUAGES.items())
-    return (
-        f"<h1>{label('title')}</h1>"
-        f"<p class='where'>{label('where_here')}</p>"
-        f"<label class='language'><span class='visually-hidden'>{label('language')}</span>"
-        f"<select id='language-picker'>{options}</select></label>"
-        f"<button id='theme-toggle' type='button' aria-label='{label('theme')}' title='{label('theme')}'>◐</button>"
-    )
+    gr.HTML(f"<h1>{label('title')}</h1>")
+    gr.HTML(f"<p>{label('where_here')}</p>", elem_classes="where")
+    gr.HTML(f"<select id='language-picker' aria-label='Language / 语言 / Idioma'>{options}</select>")
+    gr.HTML("<button id='theme-toggle' type='button' aria-label='Light / dark' title='Light / dark'>◐</button>")
 
 
 def _distinct(components: Iterable[Any]) -> Iterable[Any]:
     return {component._id: component for component in components}.values()
-
-
-__all__ = ["PlaygroundError", "build", "launch_options"]

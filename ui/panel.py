@@ -16,11 +16,10 @@ from ui.texts import label, speaker
 from ui.transcript import Transcript
 
 STORAGE_KEY = "qwen-playground"  # gradio wants one; what is stored is the visitor's own, in their own browser
-LATEX = [
+LATEX = [  # '$..$' is made into '\\(..\\)' by render.as_typed, which tells prices from formulas
     {"left": "$$", "right": "$$", "display": True},
     {"left": "\\[", "right": "\\]", "display": True},
     {"left": "\\(", "right": "\\)", "display": False},
-    {"left": "$", "right": "$", "display": False},
 ]
 
 
@@ -155,7 +154,7 @@ def _option(spec: TabSpec, option: Option) -> Any:
         case "dropdown":
             return gr.Dropdown(list(option.choices), value=option.default, label=name)
         case "languages":
-            choices = [(f"{language.native} · {language.english}", code) for code, language in languages().items()]
+            choices = [(language.label, code) for code, language in languages().items()]
             return gr.Dropdown(
                 choices, value=list(option.default), label=name, multiselect=True, max_choices=MAX_TARGETS
             )

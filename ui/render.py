@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from backends.types import Answer, Done, Event, Failure, Loading, Queued, Thought
@@ -20,9 +21,10 @@ Say = Callable[..., str]
 Message = dict[str, Any]
 
 JOINER = "\u2060"
-_CODE_OR_MATH = re.compile(
-    r"(```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`|\$\$.*?\$\$|\\\[.*?\\\]|\\\(.*?\\\)|\$[^$\n]+\$)", re.DOTALL
-)
+_CODE = r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`"
+_MATH = r"\$\$.*?\$\$|\\\[.*?\\\]|\\\(.*?\\\)|\$(?!\s)[^$\n]+(?<!\s)\$(?!\d)"
+_CODE_OR_MATH = re.compile(f"({_CODE}|{_MATH})", re.DOTALL)
+_BARE_BOX = re.compile(r"\\boxed\{(?:[^{}]|\{[^{}]*\})*\}")  # small models forget the delimiters around it
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 
@@ -79,54 +81,80 @@ def _stats(known: Stats, done: Done) -> Stats:
     )
 
 
-def project(transcript: Transcript, say: Say, language_names: dict[str, str], lift_boxed: bool) -> list[Message]:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a tab's transcript is shown. `names`: languages by code where replies stand side by side, else empty."""
+
+    say: Say
+    names: Mapping[str, str] = field(default_factory=dict)
+    lift_boxed: bool = False
+
+
+def project(transcript: Transcript, look: Look) -> list[Message]:
     """The Chatbot's messages for a transcript, oldest first."""
-    return [message for message, _ in _rows(transcript, say, language_names, lift_boxed)]
+    return [message for message, _ in _rows(transcript, look)]
 
 
-def turn_of_message(transcript: Transcript, index: int, say: Say) -> int:
+def turn_of_message(transcript: Transcript, index: int, look: Look) -> int:
     """Which turn the Chatbot's message at `index` belongs to."""
-    turns = [turn for _, turn in _rows(transcript, say, {}, lift_boxed=False)]
+    turns = [turn for _, turn in _rows(transcript, look)]
     return turns[min(index, len(turns) - 1)]
 
 
-def _rows(
-    transcript: Transcript, say: Say, language_names: dict[str, str], lift_boxed: bool
-) -> Iterable[tuple[Message, int]]:
+def _rows(transcript: Transcript, look: Look) -> Iterator[tuple[Message, int]]:
     for number, turn in enumerate(transcript.turns):
         yield {"role": "user", "content": as_typed(turn.user)}, number
+        if look.names:  # one message, one part a language: the stylesheet puts the parts side by side
+            columns = ["\n\n".join(_column(reply, look)) for reply in turn.replies]
+            yield {"role": "assistant", "content": columns}, number
+            continue
         for reply in turn.replies:
             if reply.thoughts:
-                yield _thoughts(reply, say), number
-            yield {"role": "assistant", "content": _answer(reply, say, language_names, lift_boxed)}, number
+                yield _thoughts(reply, look.say), number
+            yield {"role": "assistant", "content": _answer(reply, look)}, number
 
 
 def _thoughts(reply: Reply, say: Say) -> Message:
-    title = say("thoughts_prompted" if reply.prompted else "thoughts")
-    metadata: Message = {"title": title, "status": "pending" if reply.state == "thinking" else "done"}
+    metadata: Message = {
+        "title": _thoughts_title(reply, say),
+        "log": say("tokens", n=reply.thinking_tokens),
+        "status": "pending" if reply.state == "thinking" else "done",
+    }
     if reply.thinking_s is not None:
         metadata["duration"] = round(reply.thinking_s, 1)
-    metadata["log"] = say("tokens", n=reply.thinking_tokens)
     return {"role": "assistant", "content": as_typed(reply.thoughts.strip()), "metadata": metadata}
 
 
-def _answer(reply: Reply, say: Say, language_names: dict[str, str], lift_boxed: bool) -> list[str]:
+def _thoughts_title(reply: Reply, say: Say) -> str:
+    return say("thoughts_prompted" if reply.prompted else "thoughts")
+
+
+def _column(reply: Reply, look: Look) -> Iterator[str]:
+    """One language: its name, its thoughts folded away, then as any answer."""
+    yield f"<strong class='column-name'>{html.escape(look.names.get(reply.language, reply.language))}</strong>"
+    if reply.thoughts:
+        summary = f"{_thoughts_title(reply, look.say)} · {look.say('tokens', n=reply.thinking_tokens)}"
+        state = " open" if reply.state == "thinking" else ""
+        yield f"<details{state}><summary>{html.escape(summary)}</summary>"
+        yield _closed(as_typed(reply.thoughts.strip()))
+        yield "</details>"
+    for part in _answer(reply, look):
+        yield _closed(part)
+
+
+def _answer(reply: Reply, look: Look) -> list[str]:
     """The parts of one answer: its text, its boxed result, what became of it, and the line of figures."""
-    parts = []
-    heading = language_names.get(reply.language, "")
-    if heading:
-        parts.append(f"<strong class='language'>{html.escape(heading)}</strong>")
+    say, parts = look.say, []
     if reply.answer:
         parts.append(as_typed(reply.answer))
-    if lift_boxed and reply.over and (result := boxed(reply.answer)):
-        parts.append(f"<span class='result'>{html.escape(say('final_answer'))}</span>\n\n$$\\boxed{{{result}}}$$")
+    if look.lift_boxed and reply.over and (result := boxed(reply.answer)):
+        parts.append(f"<span class='result'>{html.escape(say('final_answer'))}</span> \\(\\boxed{{{result}}}\\)")
     if not reply.answer and reply.state in ("queued", "loading"):
         parts.append(f"<span class='waiting'>{html.escape(waiting(reply, say))}</span>")
     if reply.failure is not None:
         sentence, hint = html.escape(reply.failure.message), html.escape(reply.failure.hint)
         parts.append(f"<span class='failure' role='alert'><strong>{sentence}</strong> {hint}</span>")
-    notes = _notes(reply, say)
-    if notes:
+    if notes := _notes(reply, say):
         parts.append(f"<small class='note'>{html.escape(' '.join(notes))}</small>")
     if reply.over and reply.stats is not None and reply.stats.model:
         parts.append(f"<small class='figures'>{html.escape(figures(reply.stats, say))}</small>")
@@ -187,15 +215,23 @@ def as_typed(text: str) -> str:
     """Markdown that shows `text` as it was written: no raw HTML is obeyed and no picture is fetched.
 
     An invisible U+2060 after the '<' is enough for that and leaves no mark when the text is copied as prose; code and
-    mathematics are left alone by it, since there it would be copied into a program.
+    mathematics are left alone by it, since there it would be copied into a program. Dollars are mathematics by
+    pandoc's rule, which knows prices, and become \\( \\), the delimiter that nobody writes prices with.
     """
     pieces = _CODE_OR_MATH.split(text)
     for i, piece in enumerate(pieces):
         if i % 2 == 0:
-            pieces[i] = _TAG.sub("<" + JOINER, piece).replace("![", "[")
+            pieces[i] = _BARE_BOX.sub(r"\\(\g<0>\\)", _TAG.sub("<" + JOINER, piece).replace("![", "["))
         elif not piece.startswith(("`", "~")):
-            pieces[i] = _TAG.sub("< ", piece)
+            formula = _TAG.sub("< ", piece)
+            inline = formula.startswith("$") and not formula.startswith("$$")
+            pieces[i] = f"\\({formula[1:-1]}\\)" if inline else formula
     return "".join(pieces)
+
+
+def _closed(markdown: str) -> str:
+    """The same with an unfinished code block closed, so that what follows does not become code."""
+    return markdown + "\n```" if markdown.count("```") % 2 else markdown
 
 
 def as_meant(shown: str) -> str:

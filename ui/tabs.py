@@ -30,6 +30,10 @@ class Language:
     english: str
     rtl: bool = False
 
+    @property
+    def label(self) -> str:
+        return self.native if self.native == self.english else f"{self.native} · {self.english}"
+
 
 @cache
 def languages() -> dict[str, Language]:
