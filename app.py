@@ -32,6 +32,7 @@ def make_engine(settings: Settings) -> Engine:
         registry.opener(name, store, Machine.detect()),
         store.obtainable,
         choice=settings.model,
+        hub_reachable=store.hub_reachable,
     )
     threading.Thread(target=store.hub_reachable, name="hub probe", daemon=True).start()
     return Engine(models)

@@ -58,6 +58,7 @@ class Models:
         obtainable: Callable[[Artefact], bool],
         *,
         choice: str = "",
+        hub_reachable: Callable[[], bool] = lambda: True,
         detect: Callable[[], Machine] = Machine.detect,
     ) -> None:
         self.catalog = catalog
@@ -66,6 +67,7 @@ class Models:
         self._open = open_backend
         self._obtainable = obtainable
         self._choice = choice
+        self.hub_reachable = hub_reachable
         self._detect = detect
         self._models: dict[str, Model] = {}
         self._chosen: dict[str, Card] = {}

@@ -11,7 +11,7 @@ from backends.types import Message, Text
 REASONING = (
     "Before you answer, think step by step inside <think>...</think>. Say what is known and what is asked, write the"
     " equations or facts you need, work them out, and check the result against every condition of the question."
-    " After </think>, reply to the user directly: the result with what is needed to understand it."
+    " After </think>, speak to the user: give the complete answer, without mentioning the thinking."
 )
 
 # Qwen's own recommendation for mathematics (Qwen2.5-Math and Qwen3 model cards).
@@ -46,7 +46,11 @@ def with_system(messages: tuple[Message, ...], addition: str) -> tuple[Message, 
 
 
 def with_reasoning_prompt(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    return with_system(messages, REASONING)
+    """The messages asked to be thought about. It stands first, so that the task's own words are the last to be read."""
+    reasoning = Text(f"{REASONING}\n\n", ours=True)
+    if messages and messages[0].role == "system":
+        return (Message("system", (reasoning, *messages[0].parts)), *messages[1:])
+    return (Message("system", (reasoning,)), *messages)
 
 
 def coding(task: str, language: str, constraints: str) -> str:

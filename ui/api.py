@@ -31,7 +31,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "model": (str, ""),
     "thinking": (bool | None, None),
     "thinking_budget": (int | None, None),
-} | {name: (field.annotation | None, None) for name, field in Sampling.model_fields.items() if field.annotation}  # type: ignore[operator]
+} | {name: (field.annotation | None, None) for name, field in Sampling.model_fields.items() if field.annotation}
 
 
 class _HistoryMessage(BaseModel):
@@ -64,10 +64,12 @@ def _endpoint(engine: Engine, spec: TabSpec) -> Callable[..., Iterator[dict[str,
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     endpoint.__name__ = spec.id
     endpoint.__doc__ = f"Ask the {spec.id} tab; streams the answer so far, the last item is final."
-    endpoint.__annotations__ = {name: hint for name, (hint, _) in parameters.items()} | {"return": Iterator[dict]}
+    endpoint.__annotations__ = {name: hint for name, (hint, _) in parameters.items()} | {
+        "return": Iterator[dict[str, Any]]
+    }
     endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(n, kind, default=default, annotation=hint) for n, (hint, default) in parameters.items()],
-        return_annotation=Iterator[dict],
+        return_annotation=Iterator[dict[str, Any]],
     )
     return endpoint
 

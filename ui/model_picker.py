@@ -36,4 +36,6 @@ def describe(models: Models, task: str, card: Card, say: Say) -> str:
     lines.append(say("licence", licence=card.licence) + (f" ⚠ {card.licence_warning}" if card.licence_warning else ""))
     if card.note:
         lines.append(card.note)
+    if not models.hub_reachable():
+        lines.append(say("hub_unreachable"))
     return "\n\n".join(lines)

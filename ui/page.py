@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from starlette.routing import Route
 
 from backends.engine import Engine
 from ui import api
-from ui.handlers import Handlers, restored, wire
+from ui.desk import Desk, Update, Values
+from ui.handlers import QUICK, restored, wire
 from ui.panel import build_panel
 from ui.sessions import Sessions
 from ui.tabs import TABS
@@ -43,29 +43,28 @@ def build(engine: Engine) -> gr.Blocks:
     """The playground's Blocks, ready to launch. Loads no model."""
     sessions = Sessions()
     with gr.Blocks(title="Qwen playground", analytics_enabled=False, fill_height=True) as blocks:
-        with gr.Row(elem_classes="head"):
+        with gr.Row(elem_classes="masthead"):
             _head()
-        handlers = []
+        desks = []
         with gr.Tabs(elem_classes="tabs"):
             for spec in TABS:
                 with gr.Tab(label(f"tab_{spec.id}"), id=spec.id, elem_id=f"tab-{spec.id}"):
-                    handlers.append(Handlers(build_panel(spec, _first_card(engine, spec.id), engine), engine, sessions))
-        for handler in handlers:
-            wire(handler)
+                    # What the controls first stand at; the page asks for this machine's own choice when it opens.
+                    panel = build_panel(spec, engine.models.catalog.cards[0], engine.models.capabilities)
+                    desks.append(Desk(panel, engine, sessions))
+        tunings = [wire(desk) for desk in desks]
 
-        def restore(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
-            updates: dict[Any, Any] = {}
-            for handler in handlers:
-                updates |= handler.restore(values[handler.panel.saved], request)
+        def restore(values: Values, request: gr.Request) -> Update:
+            updates: Update = {}
+            for tuning in tunings:
+                updates |= tuning.restore(values[tuning.panel.saved], request)
             return updates
 
         blocks.load(
             restore,
-            {handler.panel.saved for handler in handlers},
-            list(_distinct(component for handler in handlers for component in restored(handler.panel))),
-            api_visibility="private",
-            show_progress="hidden",
-            queue=False,
+            {desk.panel.saved for desk in desks},
+            [component for desk in desks for component in restored(desk.panel)],
+            **QUICK,
         )
 
         def leave(request: gr.Request) -> None:
@@ -100,11 +99,6 @@ async def _healthz(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
-def _first_card(engine: Engine, task: str) -> Any:
-    """What the controls stand at before the page asks: no network and no hardware is looked at for it."""
-    return engine.models.catalog.cards[0]
-
-
 def _head() -> None:
     """Name, where the text goes, language, light or dark; gradio translates one label in each piece of HTML."""
     options = "".join(f"<option value='{code}'>{html.escape(name)}</option>" for code, name in LANGUAGES.items())
@@ -112,7 +106,3 @@ def _head() -> None:
     gr.HTML(f"<p>{label('where_here')}</p>", elem_classes="where")
     gr.HTML(f"<select id='language-picker' aria-label='Language / 语言 / Idioma'>{options}</select>")
     gr.HTML("<button id='theme-toggle' type='button' aria-label='Light / dark' title='Light / dark'>◐</button>")
-
-
-def _distinct(components: Iterable[Any]) -> Iterable[Any]:
-    return {component._id: component for component in components}.values()

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from backends.catalog import Card
-from backends.engine import Engine
+from backends.types import Capabilities
 from ui.choices import MAX_BUDGET, MAX_MESSAGE
 from ui.controls import sampling_controls
 from ui.tabs import MAX_TARGETS, Option, TabSpec, languages
@@ -57,7 +57,7 @@ class Panel:
         return [self.model, self.thinking, self.budget, *self.sampling.values(), *self.options.values(), self.system]
 
 
-def build_panel(spec: TabSpec, card: Card, engine: Engine) -> Panel:
+def build_panel(spec: TabSpec, card: Card, capabilities: Capabilities) -> Panel:
     """Lays out one tab within the Blocks context that is open. `card`: what the controls first stand at."""
     official = card.official(spec.id, card.thinks(card.thinking.default)).values
     with gr.Column(elem_classes="talk"):
@@ -74,7 +74,7 @@ def build_panel(spec: TabSpec, card: Card, engine: Engine) -> Panel:
             latex_delimiters=LATEX,
             allow_tags=False,
             placeholder=speaker("en")(f"greeting_{spec.id}"),
-            examples=[{"text": prompt} for prompt in spec.examples],
+            examples=[{"text": example.text} for example in spec.examples],
         )
         answer_now = gr.Button(label("answer_now"), visible=False, size="sm", elem_classes="answer-now")
         composer = gr.Textbox(
@@ -107,7 +107,7 @@ def build_panel(spec: TabSpec, card: Card, engine: Engine) -> Panel:
             budget = gr.Slider(0, MAX_BUDGET, 0, step=64, label=label("budget"), info=label("budget_hint"), buttons=[])
         with gr.Accordion(label("section_sampling"), open=False):
             reset = gr.Button(label("reset_sampling"), size="sm")
-            sampling = sampling_controls(official, engine.models.capabilities)
+            sampling = sampling_controls(official, capabilities)
             source = gr.Markdown(elem_classes="quiet")
         with gr.Accordion(label("section_conversation"), open=False):
             system = gr.Textbox(spec.system, label=label("system"), info=label("system_hint"), lines=2, max_lines=12)

@@ -156,7 +156,7 @@ def _answer(reply: Reply, look: Look) -> list[str]:
         parts.append(f"<span class='failure' role='alert'><strong>{sentence}</strong> {hint}</span>")
     if notes := _notes(reply, say):
         parts.append(f"<small class='note'>{html.escape(' '.join(notes))}</small>")
-    if reply.over and reply.stats is not None and reply.stats.model:
+    if reply.over and reply.stats is not None and reply.stats.ttft_s is not None:
         parts.append(f"<small class='figures'>{html.escape(figures(reply.stats, say))}</small>")
     return parts or [""]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -94,6 +94,14 @@ def _per_language(options: Options) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt that fills the composer, and the tab's options that go with it."""
+
+    text: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class TabSpec:
     """One tab. `instructions` gives, for each reply that a question gets, what is added to the system prompt."""
 
@@ -105,7 +113,7 @@ class TabSpec:
     lift_boxed: bool = False
 
     @property
-    def examples(self) -> tuple[str, ...]:
+    def examples(self) -> tuple[Example, ...]:
         return _examples()[self.id]
 
     def check_options(self, given: Mapping[str, object]) -> dict[str, Value]:
@@ -114,9 +122,9 @@ class TabSpec:
 
 
 @cache
-def _examples() -> dict[str, tuple[str, ...]]:
+def _examples() -> dict[str, tuple[Example, ...]]:
     data = tomllib.loads((EXAMPLES / "prompts.toml").read_text("utf-8"))
-    return {tab: tuple(rows["prompts"]) for tab, rows in data.items()}
+    return {tab: tuple(Example(**row) for row in rows) for tab, rows in data.items()}
 
 
 TABS = (

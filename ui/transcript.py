@@ -14,8 +14,6 @@ from backends.catalog import Card
 from backends.errors import InvalidRequest
 from backends.types import Failure, Loading, Message, Queued
 
-FORMAT = "qwen-playground-conversation"
-VERSION = 1
 MAX_TURNS = 2000
 MAX_CHARACTERS = 4_000_000
 
@@ -73,6 +71,15 @@ class Turn(_Frozen):
     user: Text
     replies: tuple[Reply, ...] = ()
 
+    @property
+    def failed(self) -> bool:
+        """Whether nothing at all came back."""
+        return bool(self.replies) and all(reply.state == "failed" and not reply.answer for reply in self.replies)
+
+    @property
+    def thinking(self) -> bool:
+        return any(reply.state == "thinking" for reply in self.replies)
+
 
 class Transcript(_Frozen):
     turns: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = ()
@@ -95,8 +102,10 @@ class Transcript(_Frozen):
         keep = card.thinking.history == "keep"
         messages: list[Message] = []
         for turn in self.turns:
-            messages.append(Message.of("user", turn.user))
             reply = next((r for r in turn.replies if r.language == language and r.answer), None)
+            if reply is None and turn is not self.turns[-1]:
+                continue  # a question that was never answered is not part of the conversation
+            messages.append(Message.of("user", turn.user))
             if reply is not None:
                 messages.append(Message.of("assistant", reply.answer, reply.thoughts if keep else ""))
         return tuple(messages)
@@ -105,8 +114,8 @@ class Transcript(_Frozen):
 class SavedConversation(_Frozen):
     """A conversation as a file or in the visitor's browser. `settings` is what the panel's controls stood at."""
 
-    format: Literal["qwen-playground-conversation"] = FORMAT
-    version: Literal[1] = VERSION
+    format: Literal["qwen-playground-conversation"] = "qwen-playground-conversation"
+    version: Literal[1] = 1
     tab: Annotated[str, Field(max_length=40)] = ""
     settings: dict[str, object] = {}
     turns: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = ()

@@ -1,0 +1,129 @@
+"""What the handlers of one tab share: reading its controls, showing its transcript, saving both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from backends.catalog import Card
+from backends.engine import Engine
+from backends.errors import PlaygroundError
+from ui import model_picker
+from ui.choices import Choices, choose
+from ui.controls import changed, read_sampling
+from ui.panel import Panel
+from ui.render import Look, Message, Say, project, turn_of_message
+from ui.sessions import Sessions
+from ui.tabs import languages
+from ui.texts import say_for
+from ui.transcript import SavedConversation, Transcript
+
+Values = dict[Any, Any]
+"""What the components stood at when an event came, by component."""
+
+Update = dict[Any, Any]
+"""What components are to show now, by component; those left out stay as they are."""
+
+
+class Desk:
+    """One tab. `panel` names its components, `sessions` knows which answers are being written."""
+
+    def __init__(self, panel: Panel, engine: Engine, sessions: Sessions) -> None:
+        self.panel = panel
+        self.spec = panel.spec
+        self.engine = engine
+        self.sessions = sessions
+        self._names = {code: language.native for code, language in languages().items()} if self.spec.columns else {}
+
+    # --- the transcript ----------------------------------------------------------------------------------------
+
+    def show(self, transcript: Transcript, say: Say) -> list[Message]:
+        return project(transcript, self._look(say))
+
+    def show_last(self, transcript: Transcript, say: Say) -> list[Message]:
+        return self.show(Transcript(turns=transcript.turns[-1:]), say)
+
+    def turn(self, transcript: Transcript, index: int | tuple[int, ...] | list[int], say: Say) -> int:
+        """The turn of the message that an event of the Chatbot names; gradio gives a number or a pair."""
+        message = index if isinstance(index, int) else index[0]
+        return turn_of_message(transcript, message, self._look(say))
+
+    def replace(self, values: Values, transcript: Transcript, request: gr.Request) -> Update:
+        """Puts another transcript in the place of this one, unless an answer is being written."""
+        say = say_for(request)
+        if self.sessions.find(request.session_hash or "", self.spec.id) is not None:
+            gr.Info(say("still_answering"))
+            return {self.panel.chatbot: self.show(values[self.panel.transcript], say)}
+        return {
+            self.panel.transcript: transcript,
+            self.panel.chatbot: self.show(transcript, say),
+            self.panel.saved: self.save(values, transcript),
+            self.panel.context: context_line(transcript, say),
+        }
+
+    def _look(self, say: Say) -> Look:
+        return Look(say, self._names, self.spec.lift_boxed)
+
+    # --- the controls ------------------------------------------------------------------------------------------
+
+    def choices(self, values: Values) -> Choices:
+        """Raises `PlaygroundError` where a control stands at something that cannot be."""
+        panel = self.panel
+        return choose(
+            self.engine,
+            self.spec,
+            model=values[panel.model] or "",
+            system=values[panel.system],
+            thinking=bool(values[panel.thinking]),
+            thinking_budget=int(values[panel.budget] or 0),
+            sampling=self.sampling(values),
+            options={name: values[control] for name, control in panel.options.items()},
+        )
+
+    def sampling(self, values: Values) -> dict[str, Any]:
+        return read_sampling({name: values[control] for name, control in self.panel.sampling.items()})
+
+    def card(self, model: str) -> Card:
+        """The card that the picker stands at; the empty id is this machine's choice."""
+        catalog = self.engine.models.catalog
+        return catalog.get(model) if model else self.own_choice() or catalog.cards[0]
+
+    def own_choice(self) -> Card | None:
+        """This machine's own choice for the tab; None where nothing can run."""
+        try:
+            return self.engine.models.choose(self.spec.id)
+        except PlaygroundError:
+            return None
+
+    def model_info(self, card: Card, say: Say) -> str:
+        return model_picker.describe(self.engine.models, self.spec.id, card, say)
+
+    # --- the visitor's browser -----------------------------------------------------------------------------------
+
+    def saved(self, values: Values, transcript: Transcript) -> SavedConversation:
+        panel = self.panel
+        settings = {
+            "model": values[panel.model],
+            "thinking": values[panel.thinking],
+            "budget": values[panel.budget],
+            "sampling": changed(self.sampling(values), values[panel.official]),
+            "system": values[panel.system],
+            "options": {name: values[control] for name, control in panel.options.items()},
+        }
+        return SavedConversation(tab=self.spec.id, settings=settings, turns=transcript.turns)
+
+    def save(self, values: Values, transcript: Transcript | None = None) -> dict[str, Any]:
+        """What BrowserState is to hold; without a transcript the one that is on the screen."""
+        kept = values[self.panel.transcript] if transcript is None else transcript
+        return self.saved(values, kept).model_dump(mode="json")
+
+
+def context_line(transcript: Transcript, say: Say) -> str:
+    """How full the context is after the last answer, as a meter with its numbers."""
+    stats = next((r.stats for t in reversed(transcript.turns) for r in t.replies if r.stats and r.stats.context), None)
+    if stats is None:
+        return ""
+    used = stats.prompt_tokens + stats.thinking_tokens + stats.answer_tokens
+    text = say("context", used=f"{used:,}", total=f"{stats.context:,}")
+    return f"<meter min='0' max='{stats.context}' value='{used}' high='{stats.context * 0.8:.0f}'></meter> {text}"

@@ -1,0 +1,115 @@
+"""The handlers of the sidebar: settings follow model and mode to their official values and are remembered."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import gradio as gr
+
+from backends.catalog import Card
+from backends.errors import InvalidRequest
+from ui import model_picker
+from ui.choices import MAX_BUDGET, check_sampling
+from ui.controls import changed, mark, source_line
+from ui.desk import Desk, Update, Values, context_line
+from ui.render import Say
+from ui.texts import say_for
+from ui.transcript import SavedConversation
+
+log = logging.getLogger(__name__)
+
+
+class Tuning:
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.panel = desk.panel
+
+    def changed(self, values: Values, request: gr.Request) -> Update:
+        """Moves what stood at the old mode's official value to the new one's; what the visitor changed stays."""
+        card = self.desk.card(values[self.panel.model])
+        kept = changed(self.desk.sampling(values), values[self.panel.official])
+        update = self._controls(card, bool(values[self.panel.thinking]), kept, say_for(request))
+        return update | {self.panel.saved: self.desk.save(values)}
+
+    def model_changed(self, values: Values, request: gr.Request) -> Update:
+        """As `changed`; the thinking switch follows the new model's own default."""
+        card = self.desk.card(values[self.panel.model])
+        return self.changed(values | {self.panel.thinking: card.thinking.default}, request)
+
+    def reset(self, values: Values, request: gr.Request) -> Update:
+        return self.changed(values | dict.fromkeys(self.panel.sampling.values()), request)
+
+    def restore(self, saved: object, request: gr.Request) -> Update:
+        """The tab as the visitor left it, from their browser; whatever cannot be read is left at its default."""
+        desk, panel, say = self.desk, self.panel, say_for(request)
+        try:
+            conversation = SavedConversation.model_validate(saved or {})
+        except ValueError:
+            log.info("a saved conversation of the tab %s could not be read", desk.spec.id)
+            conversation = SavedConversation()
+        settings, transcript = conversation.settings, conversation.transcript
+        ranked = desk.engine.models.ranked(desk.spec.id)
+        model = str(settings.get("model", ""))
+        if model not in {card.id for card, _, _ in ranked}:
+            model = ""
+        card = desk.card(model)
+        thinking, system, budget = settings.get("thinking"), settings.get("system"), settings.get("budget")
+        return {
+            **self._controls(
+                card,
+                thinking if isinstance(thinking, bool) else card.thinking.default,
+                _still_valid(card, settings.get("sampling")),
+                say,
+            ),
+            **self._options(settings.get("options")),
+            panel.model: gr.Dropdown(choices=model_picker.choices(ranked, desk.own_choice(), say), value=model),
+            panel.transcript: transcript,
+            panel.chatbot: gr.Chatbot(desk.show(transcript, say), placeholder=say(f"greeting_{desk.spec.id}")),
+            panel.context: context_line(transcript, say),
+            panel.system: system if isinstance(system, str) else desk.spec.system,
+            panel.budget: budget if isinstance(budget, int) and 0 <= budget <= MAX_BUDGET else 0,
+        }
+
+    def _controls(self, card: Card, thinking: bool, kept: dict[str, Any], say: Say) -> Update:
+        """What follows from model and mode. `kept`: the sampling values that the visitor changed."""
+        panel, rule = self.panel, card.thinking
+        thinks = card.thinks(thinking)
+        official = card.official(self.desk.spec.id, thinks)
+        values = official.values.model_dump()
+        update: Update = {
+            panel.official: values,
+            panel.source: source_line(official, say),
+            panel.model_info: self.desk.model_info(card, say),
+            panel.thinking: gr.Checkbox(value=thinks, interactive=rule.kind != "always"),
+            panel.thinking_kind: say(f"thinking_kind_{rule.kind}"),
+        }
+        capabilities = self.desk.engine.models.capabilities
+        for name, control in panel.sampling.items():
+            value = kept.get(name, values[name])
+            note = mark(name, value, values[name], capabilities, say)
+            update[control] = value if name == "seed" else gr.Slider(value=value, info=note)
+        return update
+
+    def _options(self, saved: object) -> Update:
+        known = saved if isinstance(saved, dict) else {}
+        update: Update = {}
+        for option in self.desk.spec.options:
+            try:
+                value = option.check(known[option.name]) if option.name in known else option.default
+            except InvalidRequest:
+                value = option.default
+            update[self.panel.options[option.name]] = list(value) if isinstance(value, tuple) else value
+        return update
+
+
+def _still_valid(card: Card, saved: object) -> dict[str, Any]:
+    """Of saved sampling values those that are within today's bounds."""
+    valid: dict[str, Any] = {}
+    for name, value in (saved if isinstance(saved, dict) else {}).items():
+        try:
+            check_sampling(card.sampling[0].values, {name: value})
+        except InvalidRequest:
+            continue
+        valid[name] = value
+    return valid
