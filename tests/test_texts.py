@@ -159,8 +159,12 @@ def test_only_tabs_have_prompts() -> None:
 
 @every_tab
 def test_a_tab_has_enough_short_prompts(tab: tabs.TabSpec) -> None:
-    assert len(tab.examples) >= 4
-    assert len(set(tab.examples)) == len(tab.examples)
-    for prompt in tab.examples:
+    prompts = [example.text for example in tab.examples]
+    assert len(prompts) >= 4
+    assert len(set(prompts)) == len(prompts)
+    for prompt in prompts:
         assert 0 < len(prompt) <= 600, prompt
         assert prompt == prompt.strip(), prompt
+    for example in tab.examples:
+        tab.check_options(example.options)
+        assert set(example.options) <= {option.name for option in tab.options}

@@ -57,7 +57,8 @@ def mark(name: str, value: object, official: object, capabilities: Capabilities,
     """The line under a slider."""
     if name not in capabilities.sampling:
         return say("not_honoured", engine=capabilities.engine)
-    return say("official") if value == official else say("changed", value=official)
+    where = say("official") if value == official else say("changed", value=official)
+    return f"{where} · {say(f'help_{name}')}"
 
 
 def source_line(official: OfficialSampling, say: Say) -> str:

@@ -15,6 +15,7 @@ from ui.tuning import Tuning
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 QUICK: dict[str, Any] = {**QUIET, "queue": False}
+SPEAKING: dict[str, Any] = {**QUIET, "concurrency_limit": None}  # only what is queued can send a toast
 
 
 def wire(desk: Desk) -> Tuning:
@@ -24,20 +25,19 @@ def wire(desk: Desk) -> Tuning:
     screen = [panel.transcript, panel.chatbot, panel.composer, panel.answer_now, panel.saved, panel.context]
 
     asking = Asking(desk)
-    stream: dict[str, Any] = {**QUIET, "concurrency_limit": None}
     for event, handler in (
         (panel.composer.submit, asking.send),
         (panel.chatbot.retry, asking.retry),
         (panel.chatbot.edit, asking.edit),
     ):
-        event(handler, everything, [*screen, panel.model_info], **stream)
+        event(handler, everything, [*screen, panel.model_info], **SPEAKING)
     panel.composer.stop(asking.stop, None, None, **QUICK)
     panel.answer_now.click(asking.answer_now, None, [panel.answer_now], **QUICK)
 
     keeping = Keeping(desk)
-    panel.chatbot.undo(keeping.undo, everything, screen, **QUICK)
-    panel.chatbot.clear(keeping.clear, everything, screen, **QUICK)
-    panel.clear.click(keeping.clear, everything, screen, **QUICK)
+    panel.chatbot.undo(keeping.undo, everything, screen, **SPEAKING)
+    panel.chatbot.clear(keeping.clear, everything, screen, **SPEAKING)
+    panel.clear.click(keeping.clear, everything, screen, **SPEAKING)
     panel.chatbot.example_select(keeping.example, None, [panel.composer, *panel.options.values()], **QUICK)
     for button, export in (
         (panel.export_json, keeping.export_json),
@@ -47,7 +47,7 @@ def wire(desk: Desk) -> Tuning:
             None, [panel.payload], None, js="(payload) => window.playground.download(payload)"
         )
     panel.import_json.click(None, None, [panel.payload], js="async () => await window.playground.pickFile()").then(
-        keeping.import_json, everything | {panel.payload}, [*screen, panel.payload], **QUICK
+        keeping.import_json, everything | {panel.payload}, [*screen, panel.payload], **SPEAKING
     )
 
     tuning = Tuning(desk)

@@ -7,6 +7,9 @@
   const language = store(LANGUAGE);
   const spoken = (language || navigator.language).split("-")[0];
   document.documentElement.lang = spoken;
+  const NAMES = /* NAMES */ {};
+  const names = NAMES[spoken] || NAMES.en;
+  const NAMELESS = { ".submit-button": "send", ".stop-button": "stop", "#language-picker": "language", "#theme-toggle": "theme", ".download-code": "download_code" };
   if (language && language !== navigator.language.split("-")[0]) {
     const core = performance.getEntriesByType("resource").map((entry) => entry.name).find((name) => /\/assets\/core-[^/]+\.js$/.test(name));
     if (core) import(core).then((module) => module.changeLocale(language));
@@ -33,8 +36,7 @@
 
   const EXTENSIONS = { python: "py", javascript: "js", typescript: "ts", csharp: "cs", "c++": "cpp", bash: "sh", shell: "sh", powershell: "ps1", ruby: "rb", rust: "rs", kotlin: "kt", haskell: "hs", perl: "pl", julia: "jl", matlab: "m", markdown: "md" };
   const addDownload = (wrap) => {
-    const button = Object.assign(document.createElement("button"), { className: "download-code", type: "button", title: "⭳", textContent: "⭳" });
-    button.setAttribute("aria-label", "Download code");
+    const button = Object.assign(document.createElement("button"), { className: "download-code", type: "button", textContent: "⭳" });
     button.addEventListener("click", () => {
       const code = wrap.querySelector("code");
       const name = (/language-([\w+#-]+)/.exec(code.className) || [, "txt"])[1].toLowerCase();
@@ -62,6 +64,12 @@
   const look = () => {
     document.querySelectorAll(".sidebar").forEach(settle);
     document.querySelectorAll(".transcript .code_wrap:not(:has(.download-code))").forEach(addDownload);
+    for (const [selector, key] of Object.entries(NAMELESS)) {
+      document.querySelectorAll(`${selector}:not([aria-label])`).forEach((element) => {
+        element.setAttribute("aria-label", names[key]);
+        element.title = names[key];
+      });
+    }
     const picker = document.querySelector("#language-picker");
     if (picker && !picker.dataset.settled) {
       picker.dataset.settled = "yes";

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ui.handlers import QUICK, restored, wire
 from ui.panel import build_panel
 from ui.sessions import Sessions
 from ui.tabs import TABS
-from ui.texts import LANGUAGES, i18n, label
+from ui.texts import LANGUAGES, dictionaries, i18n, label, say_for
 
 FOLDER = Path(__file__).parent
 THREADS = 256  # each answer that streams holds one; the rest is Gradio's own need
@@ -45,17 +46,20 @@ def build(engine: Engine) -> gr.Blocks:
     with gr.Blocks(title="Qwen playground", analytics_enabled=False, fill_height=True) as blocks:
         with gr.Row(elem_classes="masthead"):
             _head()
-        desks = []
+        desks: list[Desk] = []
+        tabs: list[gr.Tab] = []
         with gr.Tabs(elem_classes="tabs"):
             for spec in TABS:
-                with gr.Tab(label(f"tab_{spec.id}"), id=spec.id, elem_id=f"tab-{spec.id}"):
+                with gr.Tab(label(f"tab_{spec.id}"), id=spec.id, elem_id=f"tab-{spec.id}") as tab:
+                    tabs.append(tab)
                     # What the controls first stand at; the page asks for this machine's own choice when it opens.
                     panel = build_panel(spec, engine.models.catalog.cards[0], engine.models.capabilities)
                     desks.append(Desk(panel, engine, sessions))
         tunings = [wire(desk) for desk in desks]
 
         def restore(values: Values, request: gr.Request) -> Update:
-            updates: Update = {}
+            say = say_for(request)  # tabs do not follow a change of language by themselves
+            updates: Update = {tab: gr.Tab(label=say(f"tab_{tab.id}")) for tab in tabs}
             for tuning in tunings:
                 updates |= tuning.restore(values[tuning.panel.saved], request)
             return updates
@@ -63,7 +67,7 @@ def build(engine: Engine) -> gr.Blocks:
         blocks.load(
             restore,
             {desk.panel.saved for desk in desks},
-            [component for desk in desks for component in restored(desk.panel)],
+            [*tabs, *(component for desk in desks for component in restored(desk.panel))],
             **QUICK,
         )
 
@@ -82,7 +86,7 @@ def launch_options(host: str, port: int) -> dict[str, Any]:
         "server_port": port or None,
         "theme": theme(),
         "css_paths": FOLDER / "style.css",
-        "head": f"<script>{(FOLDER / 'page.js').read_text('utf-8')}</script>",
+        "head": f"<script>{_script()}</script>",
         "i18n": i18n(),
         "run_history": False,  # would list every visitor's texts to the next one at the same computer
         "footer_links": [],
@@ -99,10 +103,18 @@ async def _healthz(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
+def _script() -> str:
+    """page.js with the names of the buttons that gradio leaves unnamed, in every language."""
+    keys = ("send", "stop", "download_code", "language", "theme")
+    names = {code: {key: texts[key] for key in keys} for code, texts in dictionaries().items()}
+    script = (FOLDER / "page.js").read_text("utf-8")
+    return script.replace("/* NAMES */ {}", json.dumps(names, ensure_ascii=False))
+
+
 def _head() -> None:
     """Name, where the text goes, language, light or dark; gradio translates one label in each piece of HTML."""
     options = "".join(f"<option value='{code}'>{html.escape(name)}</option>" for code, name in LANGUAGES.items())
     gr.HTML(f"<h1>{label('title')}</h1>")
     gr.HTML(f"<p>{label('where_here')}</p>", elem_classes="where")
-    gr.HTML(f"<select id='language-picker' aria-label='Language / 语言 / Idioma'>{options}</select>")
-    gr.HTML("<button id='theme-toggle' type='button' aria-label='Light / dark' title='Light / dark'>◐</button>")
+    gr.HTML(f"<select id='language-picker' >{options}</select>")
+    gr.HTML("<button id='theme-toggle' type='button'>◐</button>")

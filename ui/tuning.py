@@ -87,8 +87,10 @@ class Tuning:
         capabilities = self.desk.engine.models.capabilities
         for name, control in panel.sampling.items():
             value = kept.get(name, values[name])
-            note = mark(name, value, values[name], capabilities, say)
-            update[control] = value if name == "seed" else gr.Slider(value=value, info=note)
+            if name == "seed":  # has no official value
+                update[control] = value
+            else:
+                update[control] = gr.Slider(value=value, info=mark(name, value, values[name], capabilities, say))
         return update
 
     def _options(self, saved: object) -> Update:

@@ -1,0 +1,1 @@
+"""Measures the playground against what it is held to, side by side in one run: `python -m bench`."""

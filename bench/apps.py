@@ -1,0 +1,102 @@
+"""The servers under test, each in a process of its own: `python -m bench.apps NAME`.
+
+Prints one line of JSON once it serves, then lives until its stdin is closed, so that none outlives the measurement.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+from bench.script import Question
+
+PARALLEL = 64
+CONTEXT = 65_536
+STARTER = "qwen2.5-coder-0.5b-instruct"
+
+
+def playground() -> dict[str, Any]:
+    """The real page on the scripted engine: `app.make_engine` with another opener."""
+    from backends import registry
+    from backends.adapters.scripted import Script, Scripted
+    from backends.catalog import Catalog
+    from backends.engine import Engine
+    from backends.models import Models
+    from backends.types import GenerationRequest
+
+    def script(request: GenerationRequest) -> Script:
+        question = Question.read(request.messages[-1].text)
+        return Script(answer=question.answer(), prompt_delay_s=question.delay_s, interval_s=question.interval_s)
+
+    models = Models(
+        Catalog.read(),
+        "llama_cpp",
+        registry.capabilities("scripted"),
+        lambda card, fit: Scripted(script, parallel=PARALLEL, context=CONTEXT),
+        lambda artefact: True,
+        choice=STARTER,
+    )
+    return _serve_page(Engine(models))
+
+
+def real() -> dict[str, Any]:
+    """The real page on the real 0.5B, already loaded; tells where its llama.cpp server listens."""
+    engine, backend = loaded_engine()
+    client = backend._client
+    return _serve_page(engine) | {"server": str(client.base_url), "key": client.headers["Authorization"]}
+
+
+def chat_interface() -> dict[str, Any]:
+    """What ten lines of Gradio give: the same words at the same moments."""
+    import gradio as gr
+
+    from ui.page import THREADS
+
+    def answer(message: str, history: list[Any]) -> Iterator[str]:
+        started, question, text = time.monotonic(), Question.read(message), ""
+        for k, token in enumerate(question.answer()):
+            due = started + question.delay_s + k * question.interval_s
+            time.sleep(max(0.0, due - time.monotonic()))
+            text += token
+            yield text
+
+    chat = gr.ChatInterface(answer, concurrency_limit=None)
+    chat.launch(max_threads=THREADS, quiet=True, prevent_thread_lock=True)
+    return {"url": chat.local_url}
+
+
+def loaded_engine() -> tuple[Any, Any]:
+    """An engine with the smallest real model in memory, and its llama.cpp backend."""
+    from app import make_engine
+    from backends.settings import read_settings
+    from backends.types import Controls, Failure, GenerationRequest, Message, Sampling
+
+    engine = make_engine(read_settings(["--engine", "llama_cpp", "--model", STARTER]))
+    card = engine.models.catalog.get(STARTER)
+    hello = GenerationRequest(card, (Message.of("user", "Say yes."),), Sampling(max_new_tokens=4, seed=1))
+    last = list(engine.run(hello, Controls()))[-1]
+    if isinstance(last, Failure):
+        raise SystemExit(f"the model cannot be loaded: {last.message}")
+    return engine, engine.models.loaded()[0].backend
+
+
+def _serve_page(engine: Any) -> dict[str, Any]:
+    from ui.page import build, launch_options
+
+    blocks = build(engine)
+    blocks.launch(**launch_options("127.0.0.1", 0), prevent_thread_lock=True)
+    return {"url": blocks.local_url}
+
+
+APPS: dict[str, Callable[[], dict[str, Any]]] = {app.__name__: app for app in (playground, real, chat_interface)}
+
+if __name__ == "__main__":
+    print(json.dumps(APPS[sys.argv[1]]()), flush=True)
+    sys.stdin.read()
+    os._exit(0)

@@ -1,0 +1,111 @@
+"""Child processes to measure: started, found ready, looked at from outside, and ended."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+READY_SECONDS = 900  # the first run fetches the model
+BUSY_PERCENT = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that is up. `told` is what it said about itself when it was ready."""
+
+    url: str
+    process: psutil.Process
+    told: Mapping[str, Any]
+
+    def cpu_seconds(self) -> float:
+        """Processor time that this process alone has used, its children not counted."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+
+@contextmanager
+def serve(name: str) -> Iterator[Served]:
+    """One of `bench.apps.APPS` in a process of its own."""
+    with tempfile.TemporaryFile("w+") as errors:
+        command = [sys.executable, "-m", "bench.apps", name]
+        with subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
+            assert process.stdout is not None
+            told: dict[str, Any] = {}
+            while "url" not in told:  # other lines are a library's chatter
+                line = process.stdout.readline()
+                if not line:
+                    errors.seek(0)
+                    raise RuntimeError(f"{name} did not start:\n{errors.read()[-2000:]}")
+                if line.startswith("{"):
+                    told = json.loads(line)
+            try:
+                yield Served(told["url"], psutil.Process(process.pid), told)
+            finally:
+                process.kill()
+
+
+@contextmanager
+def started(command: list[str], port: int, extra: Mapping[str, str] | None = None) -> Iterator[tuple[float, int]]:
+    """Seconds from the start of `command` to its first good answer at `port`, and its process id, while it runs."""
+    environment = os.environ | {"GRADIO_ANALYTICS_ENABLED": "False"} | dict(extra or {})
+    begun = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+        try:
+            while not _answers(port):
+                if process.poll() is not None or time.perf_counter() - begun > READY_SECONDS:
+                    output.seek(0)
+                    raise RuntimeError(f"{command} did not start:\n{output.read()[-2000:]}")
+                time.sleep(0.005)
+            yield time.perf_counter() - begun, process.pid
+        finally:
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def busy_percent() -> float:
+    """How much of the machine others use, watched for two seconds."""
+    return float(psutil.cpu_percent(interval=2.0))
+
+
+def quiet(patience_s: float) -> float:
+    """Waits until the machine is quiet, for `patience_s` at the most; returns how busy it is then, in percent."""
+    until = time.monotonic() + patience_s
+    while (busy := busy_percent()) > BUSY_PERCENT and time.monotonic() < until:
+        time.sleep(5)
+    return busy
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,264 @@
+"""What the playground keeps of the real engine's speed, what the prompt cache saves, and how soon Stop frees a slot."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from backends.adapters.llama_cpp import LlamaCpp
+from backends.adapters.openai_compatible import LLAMA_SERVER, Wire
+from backends.catalog import Catalog
+from backends.engine import Engine
+from backends.types import Answer, Controls, GenerationRequest, Loading, Message, Sampling
+from bench.apps import STARTER, loaded_engine
+from bench.browser import Page, Site, events
+from bench.processes import serve
+from bench.report import Figure, median, ms, p95
+from bench.script import prose
+from ui.tabs import tab
+
+TOKENS = 200
+STORY = "Tell me a long story about a lighthouse keeper, in many paragraphs."
+TURNS = 10
+GRACE_SECONDS = 0.1
+POLL_SECONDS = 0.003
+MODEL = "Qwen2.5-Coder 0.5B"
+
+
+def measure(quick: bool) -> Iterator[Figure]:
+    yield _throughput(pairs=1 if quick else 7)
+    engine, backend = loaded_engine()
+    try:
+        yield _cache(engine, backend, n=1 if quick else 5)
+        yield from _stops(engine, backend, writing=5 if quick else 150, reading=2 if quick else 50)
+    finally:
+        engine.models.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """One answer of the server itself. `first_s`: seconds to the first piece of text."""
+
+    whole_s: float
+    first_s: float
+    text: str
+    tokens: int
+    prompt: int
+    cached: int
+
+
+def ask_directly(server: str, key: str, body: dict[str, Any]) -> Direct:
+    """Streams one answer from llama.cpp with nothing in between but HTTP."""
+    started, first_s, text, timings = time.perf_counter(), 0.0, "", {}
+    connection = http.client.HTTPConnection(urlsplit(server).netloc, timeout=300)
+    headers = {"Content-Type": "application/json", "Authorization": key}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    for line in events(connection.getresponse()):
+        if line.startswith(b"[DONE]"):
+            break
+        chunk = json.loads(line)
+        timings = chunk.get("timings") or timings
+        piece = "".join((choice.get("delta") or {}).get("content") or "" for choice in chunk.get("choices", ()))
+        if piece and not text:
+            first_s = time.perf_counter() - started
+        text += piece
+    connection.close()
+    whole_s, cached = time.perf_counter() - started, timings["cache_n"]
+    return Direct(whole_s, first_s, text, timings["predicted_n"], cached + timings["prompt_n"], cached)
+
+
+# --- tokens per second -------------------------------------------------------------------------------------------
+
+
+def _throughput(pairs: int) -> Figure:
+    """Alternately through the page and past it; the ratio is taken pair by pair, as the machine's pace drifts."""
+    card = Catalog.read().get(STARTER)
+    greedy = {"temperature": 0.0, "max_new_tokens": TOKENS, "seed": 1}
+    sampling = card.official("chat", False).values.model_copy(update=greedy)
+    messages = (Message.of("system", tab("chat").system), Message.of("user", STORY))
+    with serve("real") as served, httpx.Client() as unused:
+        body = Wire(unused, LLAMA_SERVER, card.id).body(GenerationRequest(card, messages, sampling))
+        site, server, key = Site(served.url), served.told["server"], served.told["key"]
+        direct_s = [ask_directly(server, key, body)]  # fills the prompt cache, as does the next line: not counted
+        page_s = [_through_page(site, greedy)]
+        for _ in range(pairs):
+            direct_s.append(ask_directly(server, key, body))
+            page_s.append(_through_page(site, greedy))
+    direct = [TOKENS / answer.whole_s for answer in direct_s[1:]]
+    page = [TOKENS / seconds for seconds in page_s[1:]]
+    if any(answer.tokens != TOKENS for answer in direct_s):
+        raise RuntimeError("the server did not make as many tokens as it was asked for")
+    ratio = median([ours / theirs for ours, theirs in zip(page, direct, strict=True)])
+    return Figure(
+        "tokens a second, one user",
+        "the same llama.cpp server, asked directly",
+        f"{median(page):.1f}",
+        f"{median(direct):.1f}",
+        f"{pairs} pairs",
+        f"{ratio:.3f}",
+        "at least 0.97",
+        ratio >= 0.97,
+        f"{MODEL}, {TOKENS} tokens, greedy, the same body and prompt, which both find in the cache; tokens over the "
+        "time from just before the post to the end of the stream, through the page as a browser drives it. The ratio "
+        "is the median over the pairs.",
+    )
+
+
+def _through_page(site: Site, sampling: Mapping[str, float]) -> float:
+    """Seconds for the whole answer through the chat tab; raises unless it had as many tokens as were asked for."""
+    page = Page(site)
+    (send,) = site.triggered(site.composer(), "submit")
+    for name, value in sampling.items():
+        page.values[site.input_labelled(send, f"sampling_{name}")] = value
+    answered = page.ask(STORY, first='"process_completed"')
+    saved = next(output for output in answered.final if isinstance(output, dict) and "turns" in output)
+    if saved["turns"][-1]["replies"][0]["stats"]["answer_tokens"] != TOKENS:
+        raise RuntimeError("the playground's answer had another length")
+    return answered.done_s
+
+
+# --- the prompt cache --------------------------------------------------------------------------------------------
+
+
+def _cache(engine: Engine, backend: LlamaCpp, n: int) -> Figure:
+    """A chat is really held, turn by turn, and its last turn asked again and again with and without the cache."""
+    card = engine.models.catalog.get(STARTER)
+    sampling = Sampling(temperature=0.0, max_new_tokens=100, seed=1)
+    assert backend._client is not None
+    server, key = str(backend._client.base_url), backend._client.headers["Authorization"]
+    wire = Wire(backend._client, LLAMA_SERVER, card.id)
+    messages = [Message.of("system", tab("chat").system)]
+    bodies = []
+    for turn in range(TURNS):
+        messages.append(Message.of("user", f"Part {turn + 1}: {prose(80, turn)} Say in your own words what is meant."))
+        bodies.append(wire.body(GenerationRequest(card, tuple(messages), sampling)))
+        messages.append(Message.of("assistant", ask_directly(server, key, bodies[-1]).text))
+    with_cache, without = [], []
+    for _ in range(n):
+        ask_directly(server, key, bodies[-2])  # brings the slot back to where turn 9 left it
+        with_cache.append(ask_directly(server, key, bodies[-1] | {"max_tokens": 1}))
+        without.append(ask_directly(server, key, bodies[-1] | {"max_tokens": 1, "cache_prompt": False}))
+    if any(answer.cached for answer in without):
+        raise RuntimeError("the cache was not off")
+    on_s, off_s = (median([answer.first_s for answer in answers]) for answers in (with_cache, without))
+    return Figure(
+        f"time to first token at turn {TURNS}",
+        "the same with the cache off",
+        f"{on_s:.2f} s",
+        f"{off_s:.2f} s",
+        str(n),
+        f"{off_s / on_s:.0f} times less",
+        "10 times less",
+        off_s >= 10 * on_s,
+        f"{MODEL}; asked directly of the playground's server with the playground's own body, without the cache with "
+        f"`cache_prompt: false` in it. The prompt has {without[-1].prompt:,} tokens, of which "
+        f"{with_cache[-1].cached:,} are found in the cache: all but the last question.",
+    )
+
+
+# --- Stop --------------------------------------------------------------------------------------------------------
+
+
+def _stops(engine: Engine, backend: LlamaCpp, writing: int, reading: int) -> Iterator[Figure]:
+    """Stops at varied points of answers, and of long prompts, where the server looks up between two batches only."""
+    random.seed(4)
+    token_s = _seconds_per_token(engine)
+    written = [_stop_while_writing(engine, backend, after=random.randint(1, 12)) for _ in range(writing)]
+    read = [_stop_while_reading(engine, backend, k, share=random.uniform(0.05, 0.7)) for k in range(reading)]
+    left = backend.busy_slots()
+    limit = token_s + GRACE_SECONDS
+    yield Figure(
+        "Stop to slot free, while the answer is written",
+        "one token and 100 ms",
+        f"{ms(median(written))}, p95 {ms(p95(written))}, most {ms(max(written))}",
+        ms(limit),
+        str(writing),
+        target="one token + 100 ms",
+        met=max(written) <= limit,
+        note=f"{MODEL}; from `cancel()` until the server says that no slot is busy, asked every "
+        f"{1000 * POLL_SECONDS:.0f} ms, after 1 to 12 tokens; one token takes {ms(token_s)}. The slowest one counts.",
+    )
+    yield Figure(
+        "Stop to slot free, while a long prompt is read",
+        "",
+        f"{ms(median(read))}, p95 {ms(p95(read))}, most {ms(max(read))}",
+        "",
+        str(reading),
+        note="for information: a prompt of about 900 tokens, stopped after 5 to 70 % of it; llama.cpp looks between "
+        "two batches of 64 tokens whether anyone still listens.",
+    )
+    yield Figure(
+        f"slots still busy after {writing + reading} stops",
+        "",
+        str(left),
+        "",
+        str(writing + reading),
+        target="none",
+        met=left == 0 and not any(model.line.running for model in engine.models.loaded()),
+        note="as the server says; the playground's own line in front of it must be empty, too.",
+    )
+
+
+def _request(engine: Engine, text: str) -> GenerationRequest:
+    sampling = Sampling(temperature=0.7, max_new_tokens=400, seed=random.randrange(2**31))
+    return GenerationRequest(engine.models.catalog.get(STARTER), (Message.of("user", text),), sampling)
+
+
+def _seconds_per_token(engine: Engine) -> float:
+    """Between two pieces of an answer that nobody stops."""
+    times = [time.perf_counter() for e in engine.run(_request(engine, STORY), Controls()) if isinstance(e, Answer)]
+    return median([after - before for before, after in pairwise(times)])
+
+
+def _stop_while_writing(engine: Engine, backend: LlamaCpp, after: int) -> float:
+    controls, answers = Controls(), 0
+    reached = threading.Event()
+
+    def reader() -> None:
+        nonlocal answers
+        for event in engine.run(_request(engine, STORY), controls):
+            answers += isinstance(event, Answer)
+            if answers == after:
+                reached.set()
+
+    return _stopped(reader, reached, random.uniform(0, 0.03), controls, backend)
+
+
+def _stop_while_reading(engine: Engine, backend: LlamaCpp, k: int, share: float) -> float:
+    controls, reached = Controls(), threading.Event()
+    text = f"Text {k} {random.random()}: {prose(700, k)}"  # begins differently, so that nothing of it is cached
+
+    def reader() -> None:
+        for event in engine.run(_request(engine, text), controls):
+            if isinstance(event, Loading) and event.stage == "reading" and (event.fraction or 0) >= share:
+                reached.set()
+
+    return _stopped(reader, reached, random.uniform(0, 0.3), controls, backend)
+
+
+def _stopped(
+    reader: Callable[[], None], reached: threading.Event, later_s: float, controls: Controls, backend: LlamaCpp
+) -> float:
+    """Seconds from cancelling, a little after `reached`, until no slot is busy."""
+    thread = threading.Thread(target=reader)
+    thread.start()
+    if not reached.wait(60):
+        raise RuntimeError("the answer ended before it could be stopped")
+    time.sleep(later_s)
+    started = time.perf_counter()
+    controls.cancel()
+    while backend.busy_slots():
+        time.sleep(POLL_SECONDS)
+    seconds = time.perf_counter() - started
+    thread.join()
+    return seconds

@@ -1,0 +1,80 @@
+"""A playground in a process of its own with the real 0.5B model, and a real Chromium to look at it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "qwen2.5-coder-0.5b-instruct"
+CHROMIUM_FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def playground(starter_weights) -> Iterator[str]:
+    """The address of a running playground whose model is already on this machine."""
+    weights = starter_weights(MODEL)
+    cache = next(folder for folder in weights.parents if (folder / "models").is_dir())
+    process = subprocess.Popen(
+        [sys.executable, "app.py", "--port", "0"],
+        cwd=ROOT,
+        env=os.environ | {"PLAYGROUND_MODEL": MODEL, "PLAYGROUND_CACHE_DIR": str(cache), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    address = ""
+    for line in process.stdout:
+        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+            address = found.group()
+            break
+    assert address, "the playground did not start"
+    yield address
+    process.terminate()
+    process.wait(30)
+    process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.fail(
+            "No Chromium found: install the package 'chromium', or leave these tests out with -m 'not browser'."
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, playground: str) -> Iterator[Page]:
+    """A fresh visitor; whatever goes wrong in the page's own scripts fails the test."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-US")
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    errors: list[str] = []
+    requested: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto(playground)
+    page.locator("#composer-chat textarea").wait_for()
+    page.locator("#tab-chat .settings.open").wait_for()
+    page.get_by_text("Meet Qwen").wait_for()
+    yield page
+    context.close()
+    assert errors == []
+    foreign = [url for url in requested if not url.startswith((playground, "data:", "blob:"))]
+    assert foreign == [], "the page must not call anyone else"

@@ -1,0 +1,430 @@
+"""From a request to its events: never an exception, one end, last, and a conversation that fits its context."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from backends.adapters.scripted import Script, Scripted
+from backends.catalog import Card, Catalog, ThinkingRule
+from backends.engine import ANSWER_SHARE, LEAST_ANSWER, Engine, fit_into_context
+from backends.errors import PlaygroundError, PromptTooLong
+from backends.hardware import GIB, Machine
+from backends.models import Models
+from backends.thinking import CLOSING_SENTENCE
+from backends.types import (
+    Answer,
+    Backend,
+    Cancel,
+    Capabilities,
+    Controls,
+    Done,
+    Event,
+    Failure,
+    GenerationRequest,
+    Image,
+    Loading,
+    Message,
+    Queued,
+    Sampling,
+    Text,
+    Thinking,
+    Thought,
+)
+
+HELLO = Script(("hm ",), ("hello ", "you "))
+PICTURE = Image(b"", 1, 1)
+
+
+def every_error(of: type[PlaygroundError] = PlaygroundError) -> Iterator[type[PlaygroundError]]:
+    yield of
+    for kind in of.__subclasses__():
+        yield from every_error(kind)
+
+
+class House:
+    """An engine whose models all are `backend`; `opened` counts how often one was asked for."""
+
+    def __init__(self, card: Card, backend: Backend, capabilities: Capabilities | None = None) -> None:
+        self.card, self.backend, self.opened = card, backend, 0
+        self.models = Models(
+            Catalog((card,)), "scripted", capabilities or backend.capabilities, self._open, lambda artefact: True,
+            detect=lambda: Machine(1, 1, 16 * GIB, 16 * GIB),
+        )  # fmt: skip
+        self.engine = Engine(self.models)
+
+    def _open(self, card: Card, fit: Any) -> Backend:
+        self.opened += 1
+        return self.backend
+
+    def ask(self, text: str = "Hello?", *, think: bool = False, **sampling: Any) -> GenerationRequest:
+        return GenerationRequest(self.card, (Message.of("user", text),), Sampling(**sampling), Thinking(think))
+
+    def run(self, request: GenerationRequest | None = None, controls: Controls | None = None) -> list[Event]:
+        """All events; exactly one end, last, and the slot is free again."""
+        events = list(self.engine.run(request or self.ask(), controls or Controls()))
+        ends = [isinstance(event, Done | Failure) for event in events]
+        assert ends == [False] * (len(events) - 1) + [True]
+        assert all(model.line.running == 0 for model in self.models._models.values())
+        return events
+
+
+@pytest.fixture
+def house(card: Card) -> House:
+    return House(card, Scripted(HELLO))
+
+
+# --- the shape of it -----------------------------------------------------------------------------
+
+
+def test_an_answer_is_loading_then_words_then_done(card: Card) -> None:
+    house = House(card, Scripted(replace(HELLO, reads=(1.0,)), load_steps=((0.5, 0.0),)))
+    events = house.run(house.ask(think=True))
+    order = [type(event) for event in events]
+    assert order == sorted(order, key=[Queued, Loading, Thought, Answer, Done].index)
+    assert {Thought, Answer, Done} <= set(order)
+    assert "".join(event.text for event in events if isinstance(event, Answer)) == "hello you "
+
+
+def test_done_says_what_was_measured_and_how_much_fits(card: Card) -> None:
+    house = House(card, Scripted(replace(HELLO, prompt_delay_s=0.02, interval_s=0.01), load_steps=((1.0, 0.02),)))
+    done = house.run(house.ask(think=True))[-1]
+    assert done.context == house.backend.context > 0
+    assert done.dropped_turns == 0
+    timings = done.timings
+    assert timings.queue_s >= 0
+    assert timings.load_s >= 0.02
+    assert timings.ttft_s >= 0.02
+    assert timings.generate_s >= 0.02
+
+
+def test_a_loaded_model_is_not_loaded_again(house: House) -> None:
+    house.run()
+    house.run()
+    assert house.opened == 1
+
+
+def test_whoever_has_to_wait_is_told_the_place_in_line(house: House) -> None:
+    with closing(house.engine.run(house.ask(), Controls())) as first:
+        while not isinstance(next(first), Answer):
+            pass
+        second = house.engine.run(house.ask(), Controls())
+        assert next(second) == Queued(1)
+        *_, done = first
+        assert isinstance(done, Done)
+        assert isinstance(list(second)[-1], Done)
+
+
+def test_closing_an_answer_early_frees_its_slot(house: House) -> None:
+    with closing(house.engine.run(house.ask(), Controls())) as events:
+        while not isinstance(next(events), Answer):
+            pass
+    assert house.models.get(house.card).line.running == 0
+    assert house.run()[-1].reason == "stop"
+
+
+# --- stopping ------------------------------------------------------------------------------------
+
+
+def test_a_stop_in_line_is_a_cancelled_end_without_loading(house: House) -> None:
+    controls = Controls()
+    controls.cancel()
+    (done,) = house.run(controls=controls)
+    assert done.reason == "cancelled"
+    assert house.opened == 0
+
+
+def test_a_stop_while_it_loads_is_a_cancelled_end_at_once(card: Card) -> None:
+    go = threading.Event()
+
+    class Slow(Scripted):
+        def load(self, card: Card) -> Iterator[Loading]:
+            yield Loading("loading", 0.5)
+            assert go.wait(10)
+            yield from super().load(card)
+
+    house = House(card, Slow(HELLO))
+    controls = Controls()
+    events = house.engine.run(house.ask(), controls)
+    assert isinstance(next(events), Loading)
+    controls.cancel()
+    assert [event.reason for event in events] == ["cancelled"]
+    go.set()
+    assert house.run()[-1].reason == "stop"
+    assert house.opened == 1, "the load that was under way was not joined"
+
+
+def test_a_stop_within_the_answer_keeps_what_was_said(card: Card) -> None:
+    house = House(card, Scripted(Script(answer=("a",) * 1000, interval_s=0.001)))
+    controls, said = Controls(), []
+    for event in house.engine.run(house.ask(), controls):
+        said.append(event)
+        if sum(isinstance(event, Answer) for event in said) == 5:
+            controls.cancel()
+    assert said[-1].reason == "cancelled"
+    assert sum(isinstance(event, Answer) for event in said) <= 6
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", set(every_error()), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("after", [0, 2])
+def test_every_error_becomes_the_failure_of_its_kind(card: Card, kind: type[PlaygroundError], after: int) -> None:
+    house = House(card, Scripted(replace(HELLO, fail_after=after, error=kind("It broke."))))
+    *said, failure = house.run()
+    assert failure == Failure(kind.kind, "It broke.", kind.default_hint)
+    assert sum(isinstance(event, Answer) for event in said) == after
+    house.backend._script = HELLO
+    assert house.run()[-1].reason == "stop", "the next message did not work"
+
+
+def test_every_error_has_a_kind_of_its_own_and_a_hint() -> None:
+    kinds = list(every_error())
+    assert len({kind.kind for kind in kinds}) == len(kinds) > 10
+    assert [kind.__name__ for kind in kinds if not kind.default_hint] in ([], ["PlaygroundError"])
+
+
+@pytest.mark.parametrize("kind", set(every_error()), ids=lambda kind: kind.__name__)
+def test_an_error_keeps_the_hint_it_was_given(card: Card, kind: type[PlaygroundError]) -> None:
+    house = House(card, Scripted(replace(HELLO, fail_after=0, error=kind("It broke.", "Do this."))))
+    assert house.run()[-1].hint == "Do this."
+
+
+SECRET = "/home/someone/secret hf_abcdefgh 0x7fff12345678"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError(SECRET), KeyError(SECRET), OSError(5, SECRET), ZeroDivisionError(SECRET)]
+)
+@pytest.mark.parametrize("where", ["stream", "load", "open", "count"])
+def test_an_unknown_exception_is_an_internal_failure_without_its_words(
+    card: Card, error: Exception, where: str
+) -> None:
+    class Faulty(Scripted):
+        def load(self, card: Card) -> Iterator[Loading]:
+            if where == "load":
+                raise error
+            return super().load(card)
+
+        def stream(self, request: GenerationRequest, cancel: Cancel) -> Iterator[Any]:
+            if where == "stream":
+                raise error
+            return super().stream(request, cancel)
+
+        def count_tokens(self, request: GenerationRequest) -> int:
+            if where == "count":
+                raise error
+            return super().count_tokens(request)
+
+    class NoDoor(House):
+        def _open(self, card: Card, fit: Any) -> Backend:
+            if where == "open":
+                raise error
+            return super()._open(card, fit)
+
+    house = NoDoor(card, Faulty(HELLO))
+    (failure,) = house.run(house.ask("word " * 3000 if where == "count" else "Hello?"))
+    assert failure.kind == "internal"
+    assert failure.message.endswith(".")
+    assert failure.hint
+    assert not any(word in failure.message + failure.hint for word in SECRET.split())
+
+
+def test_what_was_said_before_the_engine_died_is_kept_and_the_next_message_loads_anew(card: Card) -> None:
+    house = House(card, Scripted(replace(HELLO, die_after=1)))
+    *said, failure = house.run()
+    assert [event.text for event in said if isinstance(event, Answer)] == ["hello "]
+    assert failure.kind == "engine_died"
+    house.backend._script = HELLO
+    assert house.run()[-1].reason == "stop"
+    assert house.opened == 2
+
+
+def test_a_model_too_large_for_the_machine_is_refused_with_the_numbers(card: Card) -> None:
+    artefact = card.artefacts[0].model_copy(update={"bytes": 100 * GIB})
+    house = House(card.model_copy(update={"artefacts": (artefact,)}), Scripted(HELLO))
+    (failure,) = house.run()
+    assert failure.kind == "out_of_memory"
+    assert "107.7 GB" in failure.message
+    assert house.opened == 0
+
+
+def with_picture(card: Card) -> GenerationRequest:
+    return GenerationRequest(card, (Message("user", (Text("What is it?"), PICTURE)),), Sampling())
+
+
+def test_a_picture_for_a_text_model_is_refused_before_anything_loads(house: House) -> None:
+    (failure,) = house.run(with_picture(house.card))
+    assert failure.kind == "unsupported_modality"
+    assert house.card.name in failure.message
+    assert house.opened == 0
+
+
+def test_a_picture_for_an_engine_that_reads_only_text_is_refused_before_anything_loads(card: Card) -> None:
+    sees = card.model_copy(update={"modalities": frozenset({"text", "image"})})
+    house = House(sees, Scripted(HELLO))
+    (failure,) = house.run(with_picture(sees))
+    assert failure.kind == "unsupported_modality"
+    assert house.opened == 0
+
+
+def test_a_picture_is_let_through_where_model_and_engine_read_them(card: Card) -> None:
+    sees = card.model_copy(update={"modalities": frozenset({"text", "image"})})
+    house = House(sees, Scripted(HELLO, modalities=frozenset({"text", "image"})))
+    assert house.run(with_picture(sees))[-1].reason == "stop"
+
+
+# --- the seed ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [None, 0, 7, 2**32 - 2])
+def test_every_engine_gets_a_seed_and_a_given_one_is_left_alone(card: Card, seed: int | None) -> None:
+    seeds: list[int | None] = []
+    house = House(card, Scripted(lambda request: (seeds.append(request.sampling.seed), HELLO)[1]))
+    for _ in range(4):
+        house.run(house.ask(seed=seed))
+    assert None not in seeds
+    assert all(0 <= got <= 2**32 - 2 for got in seeds)
+    assert set(seeds) == {seed} if seed is not None else len(set(seeds)) > 1
+
+
+# --- fitting into the context --------------------------------------------------------------------
+
+
+def counting(context: int) -> tuple[Scripted, list[int]]:
+    """A loaded engine with that context, and how often it was asked to count."""
+    counted: list[int] = []
+
+    class Counting(Scripted):
+        def count_tokens(self, request: GenerationRequest) -> int:
+            tokens = super().count_tokens(request)
+            counted.append(tokens)
+            return tokens
+
+    backend = Counting(context=context)
+    backend.alive = True
+    return backend, counted
+
+
+def conversation(card: Card, system: bool, turns: list[tuple[int, int]], last: int, limit: int) -> GenerationRequest:
+    """Turns of so many words each; `last` is the question that is asked now. Long words, so that all is counted."""
+    messages = [Message.of("system", "word56789012345678901234567890 " * 3)] if system else []
+    for n, (asked, said) in enumerate(turns):
+        messages.append(Message.of("user", f"q{n:029} " * asked))
+        if said:  # an answer that failed leaves none
+            messages.append(Message.of("assistant", f"a{n:029} " * said))
+    messages.append(Message.of("user", "now456789012345678901234567890 " * last))
+    return GenerationRequest(card, tuple(messages), Sampling(max_new_tokens=limit))
+
+
+turns = st.lists(st.tuples(st.integers(1, 150), st.integers(0, 150)), max_size=12)
+last = st.integers(1, 700)
+contexts = st.integers(300, 900)
+
+
+def without(request: GenerationRequest, turns: int) -> GenerationRequest:
+    """The request without its oldest turns, the system message kept."""
+    head = tuple(message for message in request.messages if message.role == "system")
+    starts = [i for i, message in enumerate(request.messages) if message.role == "user"]
+    return replace(request, messages=head + request.messages[starts[turns] :])
+
+
+@given(system=st.booleans(), turns=turns, last=last, limit=st.integers(LEAST_ANSWER, 2000), context=contexts)
+def test_a_conversation_loses_its_oldest_turns_and_as_few_as_possible(
+    card: Card, system: bool, turns: list[tuple[int, int]], last: int, limit: int, context: int
+) -> None:
+    backend, _ = counting(context)
+    request = conversation(card, system, turns, last, limit)
+    room = context - min(limit, context // ANSWER_SHARE)
+    assume(backend.count_tokens(without(request, len(turns))) <= context - LEAST_ANSWER)
+
+    fitted, dropped = fit_into_context(backend, request)
+    assert fitted == without(request, dropped)
+    tokens = backend.count_tokens(fitted)
+    assert tokens <= room or (dropped == len(turns) and tokens <= context - LEAST_ANSWER)
+    assert dropped == 0 or backend.count_tokens(without(request, dropped - 1)) > room, "one fewer was enough"
+
+
+@given(system=st.booleans(), turns=turns, last=last, limit=st.integers(1, 2000), context=contexts)
+def test_a_conversation_is_refused_only_where_its_last_turn_alone_is_too_long(
+    card: Card, system: bool, turns: list[tuple[int, int]], last: int, limit: int, context: int
+) -> None:
+    backend, _ = counting(context)
+    request = conversation(card, system, turns, last, limit)
+    alone = backend.count_tokens(without(request, len(turns)))
+    assume(alone > context - LEAST_ANSWER)
+    with pytest.raises(PromptTooLong) as refusal:
+        fit_into_context(backend, request)
+    assert f"{alone:,}" in refusal.value.message
+    assert f"{context - LEAST_ANSWER:,}" in refusal.value.message
+
+
+@pytest.mark.parametrize("limit", [1, 10, LEAST_ANSWER - 1, LEAST_ANSWER, 1000])
+@pytest.mark.parametrize("words", [400, 520, 540, 570, 595, 700])
+def test_a_long_conversation_with_a_short_question_is_never_refused(card: Card, limit: int, words: int) -> None:
+    backend, _ = counting(600)
+    request = conversation(card, False, [(words - 60, 20)], 40, limit)
+    fitted, dropped = fit_into_context(backend, request)
+    assert fitted == without(request, dropped)
+    assert backend.count_tokens(fitted) <= 600 - min(limit, LEAST_ANSWER)
+
+
+def test_a_short_conversation_is_not_even_counted(card: Card) -> None:
+    backend, counted = counting(4096)
+    request = conversation(card, True, [(1, 1)], 1, 100)
+    assert fit_into_context(backend, request) == (request, 0)
+    assert counted == []
+
+
+def test_counting_is_rare_however_long_the_conversation(card: Card) -> None:
+    backend, counted = counting(900)
+    fit_into_context(backend, conversation(card, True, [(40, 40)] * 500, 10, 100))
+    assert len(counted) <= 12
+
+
+def test_done_tells_how_many_turns_were_left_out(card: Card) -> None:
+    house = House(card, Scripted(HELLO, context=600))
+    done = house.run(conversation(card, True, [(100, 100)] * 4, 10, 100))[-1]
+    assert (done.reason, done.dropped_turns) == ("stop", 2)
+
+
+def test_a_text_too_long_by_itself_is_refused_with_both_numbers(house: House) -> None:
+    failure = house.run(house.ask("word " * 5000))[-1]
+    assert failure.kind == "prompt_too_long"
+    assert "5,000" in failure.message
+    assert f"{4096 - LEAST_ANSWER:,}" in failure.message
+
+
+def test_thoughts_that_are_kept_count_too(card: Card) -> None:
+    keeps = card.model_copy(update={"thinking": ThinkingRule(kind="switch", history="keep")})
+    house = House(keeps, Scripted(HELLO, context=1000))
+    earlier = (Message.of("user", "Why?"), Message.of("assistant", "So.", thoughts="word " * 2000))
+    request = replace(house.ask("And?"), card=keeps, messages=(*earlier, Message.of("user", "And?")))
+    done = house.run(request)[-1]
+    assert getattr(done, "dropped_turns", done) == 1
+
+
+@pytest.mark.parametrize("words", range(400, 700, 20))
+def test_the_reasoning_prompt_counts_too(card: Card, words: int) -> None:
+    """A prompted model is asked to think in words that stand before the conversation, and they must fit as well."""
+    prompted = card.model_copy(update={"thinking": ThinkingRule(kind="prompted")})
+    house = House(prompted, Scripted(Script(("t ",) * 40, ("a ",) * 40), context=600))
+    request = conversation(prompted, False, [(words - 60, 20)], 40, 100)
+    end = house.run(replace(request, thinking=Thinking(True)))[-1]
+    assert getattr(end, "reason", end) == "stop"
+
+
+def test_thoughts_that_the_budget_ended_leave_room_for_the_answer(card: Card) -> None:
+    house = House(card, Scripted(Script(("t ",) * 500, ("a ",) * 10), context=1000))
+    request = house.ask("word " * 700, think=True, max_new_tokens=2000)
+    events = house.run(replace(request, thinking=Thinking(True, 100)))
+    assert Thought(CLOSING_SENTENCE, 0) in events
+    assert events[-1].reason == "stop"
