@@ -63,7 +63,7 @@ class Site:
 
 
 class Page:
-    """One visitor with the page open."""
+    """One visitor who has opened the page."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -73,9 +73,10 @@ class Page:
             for i, component in site.components.items()
         }
         self._idle: list[tuple[http.client.HTTPConnection, float]] = []
+        self._load()
 
-    def load(self) -> None:
-        """What a browser runs once when the page opens."""
+    def _load(self) -> None:
+        """What a browser runs once when the page opens; a ChatInterface has nothing there."""
         for dependency in self.site.config["dependencies"]:
             if any(event == "load" for _, event in dependency["targets"]) and not dependency["queue"]:
                 self._run(dependency, Answered(), 0.0, "")

@@ -89,7 +89,7 @@ def _opened(script: str, extra: Mapping[str, str] | None = None) -> Iterator[tup
     with started([sys.executable, script, *arguments], port, extra) as (seconds, pid):
         site = Site(f"http://127.0.0.1:{port}")
         site.get("/")
-        Page(site).load()
+        Page(site)
         time.sleep(SETTLE_SECONDS)
         yield seconds, pid
 

@@ -178,20 +178,44 @@ def test_each_language_reads_its_own_answers(card: Card) -> None:
     assert spoken(transcript, card, "fr") == [("user", "q", ""), ("assistant", "oui", ""), ("user", "and?", "")]
 
 
-@given(conversation=conversations)
-def test_the_model_reads_every_question_in_order_and_no_empty_answer(
-    card: Card, conversation: SavedConversation
+@given(conversation=conversations, language=st.sampled_from(["", "en", "zh"]))
+def test_the_model_reads_the_answered_questions_in_order_and_the_last_one(
+    card: Card, conversation: SavedConversation, language: str
 ) -> None:
-    messages = conversation.transcript.messages(card, "")
-    assert [message.text for message in messages if message.role == "user"] == [t.user for t in conversation.turns]
+    turns = conversation.turns
+    messages = conversation.transcript.ask("and now?", (language,)).messages(card, language)
+    answered = [turn for turn in turns if any(r.language == language and r.answer for r in turn.replies)]
+    assert [message.text for message in messages if message.role == "user"] == [*(t.user for t in answered), "and now?"]
+    assert [message.role for message in messages] == ["user", "assistant"] * len(answered) + ["user"]
     assert all(message.text for message in messages if message.role == "assistant")
-    assert all(message.role in ("user", "assistant") for message in messages)
 
 
-def test_a_question_that_was_never_answered_stays_as_a_question(card: Card) -> None:
-    """So two questions may stand in a row: the templates of all Qwen models take that."""
-    transcript = said("yes", "", "", "no", state="stopped")
-    assert [role for role, *_ in spoken(transcript, card)] == ["user", "assistant", "user", "user", "user", "assistant"]
+@pytest.mark.parametrize("state", ["stopped", "failed"])
+def test_a_question_that_was_never_answered_is_not_read_again(card: Card, state: str) -> None:
+    transcript = said("yes", "", "", state=state).ask("and now?", ("",))
+    assert [text for _, text, _ in spoken(transcript, card)] == ["q0", "yes", "and now?"]
+
+
+@pytest.mark.parametrize(
+    ("replies", "failed"),
+    [
+        ([], False),
+        ([("failed", "")], True),
+        ([("failed", "so far")], False),
+        ([("done", "")], False),
+        ([("failed", ""), ("failed", "")], True),
+        ([("failed", ""), ("done", "yes")], False),
+        ([("queued", "")], False),
+    ],
+)
+def test_a_turn_has_failed_where_nothing_at_all_came_back(replies: list[tuple[str, str]], failed: bool) -> None:
+    assert Turn(user="q", replies=tuple(Reply(state=state, answer=text) for state, text in replies)).failed == failed
+
+
+@pytest.mark.parametrize("state", [*OVER, *UNFINISHED])
+def test_a_turn_thinks_while_one_of_its_replies_does(state: str) -> None:
+    assert Turn(user="q", replies=(Reply(), Reply(state=state))).thinking == (state == "thinking")
+    assert Reply(state=state).over == (state in OVER)
 
 
 def test_what_was_said_before_a_stop_or_a_failure_is_read(card: Card) -> None:
