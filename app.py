@@ -9,14 +9,12 @@ import threading
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-from pydantic import ValidationError
-
 from backends import registry
 from backends.catalog import Catalog
 from backends.engine import Engine
 from backends.hardware import Machine
 from backends.models import Models
-from backends.settings import Settings, read_settings
+from backends.settings import BadSettings, Settings, read_settings
 from backends.weights import WeightStore
 
 
@@ -41,17 +39,15 @@ def make_engine(settings: Settings) -> Engine:
 def main(arguments: list[str] | None = None) -> int:
     try:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments)
-    except ValidationError as exc:
-        for fault in exc.errors():
-            name = ".".join(str(part) for part in fault["loc"]) or "settings"
-            print(f"{name}: {fault['msg']}", file=sys.stderr)
+    except BadSettings as exc:
+        print("The settings need a change:", *exc.problems, sep="\n- ", file=sys.stderr)
         return 2
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    engine = make_engine(settings)
     if settings.check_config:
         print("The settings are fine.")
         return 0
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    engine = make_engine(settings)
 
     from ui.page import build, launch_options
 

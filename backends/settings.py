@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
+import os
+import socket
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from backends.catalog import Catalog
+from backends.errors import UnknownModel
 
 APP = "qwen-playground"
+PREFIX = "PLAYGROUND_"
+
+
+def _on_space() -> bool:
+    """A Hugging Face Space runs the app behind its own front door, which reaches it over the network."""
+    return "SPACE_ID" in os.environ
 
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix="PLAYGROUND_",
-        cli_parse_args=False,
+        env_prefix=PREFIX,
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_prog_name="python app.py",
@@ -24,9 +36,14 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    host: str = Field("127.0.0.1", description="Address to listen on. Beyond this machine it needs --open-to-network.")
+    host: str = Field(
+        default_factory=lambda: "0.0.0.0" if _on_space() else "127.0.0.1",  # noqa: S104 (a Space is a container)
+        description="Address to listen on. Beyond this machine it needs --open-to-network.",
+    )
     port: int = Field(7860, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    open_to_network: bool = Field(False, description="Allow listening on an address that other machines can reach.")
+    open_to_network: bool = Field(
+        default_factory=_on_space, description="Allow listening on an address that other machines can reach."
+    )
     engine: Literal["auto", "llama_cpp", "scripted"] = Field(
         "auto", description="Engine that runs the models; 'scripted' answers from a script, for tests and benchmarks."
     )
@@ -35,7 +52,7 @@ class Settings(BaseSettings):
         default_factory=lambda: platformdirs.user_cache_path(APP), description="Where the models' files are kept."
     )
     modelscope: bool = Field(False, description="Also fetch models from ModelScope where the hub does not have them.")
-    offline: bool = Field(False, description="Fetch nothing from the model hub.")
+    offline: bool = Field(False, description="Fetch nothing over the network.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     check_config: bool = Field(False, description="Check all settings, report every problem at once, and exit.")
 
@@ -60,7 +77,69 @@ class Settings(BaseSettings):
         return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
 
 
+class BadSettings(Exception):
+    """Everything that is wrong with the settings; each problem one line that says what to do."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
 def read_settings(arguments: list[str]) -> Settings:
-    """From the environment and the command line. Raises pydantic.ValidationError with all problems at once."""
+    """From the environment and the command line, checked against this machine. Raises `BadSettings`."""
+    problems = [
+        f"{name}: there is no such setting; remove it, or see python app.py --help"
+        for name in os.environ
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() not in Settings.model_fields
+    ]
     values: dict[str, Any] = {"_cli_parse_args": arguments}
-    return Settings(**values)
+    try:
+        settings = Settings(**values)
+    except ValidationError as exc:
+        raise BadSettings(problems + [_line(fault) for fault in exc.errors()]) from exc
+    except SettingsError as exc:
+        raise BadSettings([*problems, str(exc).splitlines()[0]]) from exc
+    if problems := problems + _problems_here(settings):
+        raise BadSettings(problems)
+    return settings
+
+
+def _line(fault: Any) -> str:
+    name = "_".join(str(part) for part in fault["loc"])
+    given = f" (given: {str(fault['input'])[:40]})" if name else ""
+    return f"{name or 'settings'}: {fault['msg'].removeprefix('Value error, ')}{given}"
+
+
+def _problems_here(settings: Settings) -> list[str]:
+    """What this machine cannot do of it. Looks at no network beyond its own ports and loads nothing."""
+    problems = []
+    try:
+        catalog = Catalog.read()
+        if settings.model:
+            catalog.get(settings.model)
+    except UnknownModel as exc:
+        problems.append(f"model: {exc.message} The ids stand in backends/catalog.toml.")
+    except ValueError as exc:
+        problems.append(str(exc))
+    if settings.engine != "scripted" and importlib.util.find_spec("xllamacpp") is None:
+        problems.append("engine: llama.cpp is not installed; run 'make setup'")
+    try:
+        settings.cache_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.cache_dir):
+            pass
+    except OSError:
+        problems.append("cache_dir: cannot be written to; set PLAYGROUND_CACHE_DIR to a folder that can")
+    if settings.port and not _port_is_free(settings.host, settings.port):
+        problems.append(f"port: {settings.port} is taken; stop what uses it, or choose another with --port")
+    return problems
+
+
+def _port_is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

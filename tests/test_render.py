@@ -309,8 +309,8 @@ def test_waiting_is_told_in_words_with_numbers(progress: Any, sentence: str) -> 
 
 
 STATS = Stats(
-    model="Qwen", engine="llama.cpp", ttft_s=0.5, prompt_tokens=30, cached_tokens=10, thinking_tokens=4, answer_tokens=6,
-    tokens_per_s=3.0, ignored=("min_p", "top_k"),
+    model="Qwen", engine="llama.cpp", ttft_s=0.5, prompt_tokens=30, cached_tokens=10, thinking_tokens=4,
+    answer_tokens=6, tokens_per_s=3.0, ignored=("min_p", "top_k"),
 )  # fmt: skip
 
 
@@ -331,11 +331,11 @@ def test_figures_that_are_not_known_are_left_out() -> None:
 
 # --- onto the screen -----------------------------------------------------------------------------
 
-ANYTHING = "a <b> ![x](http://e/x.png) ```\n<i>"
 replies = st.builds(
     Reply, language=st.sampled_from(["", "en", "zh", "xx"]), thoughts=evil | st.just(""), answer=evil | st.just(""),
     state=st.sampled_from(["queued", "loading", "thinking", "answering", "done", "stopped", "failed"]),
-    cut=st.booleans(), prompted=st.booleans(), thinking_s=st.none() | st.floats(0, 99), stats=st.sampled_from([None, STATS]),
+    cut=st.booleans(), prompted=st.booleans(), thinking_s=st.none() | st.floats(0, 99),
+    stats=st.sampled_from([None, STATS]),
     failure=st.sampled_from([None, Failure("engine", "It <broke>.", "Try & try.")]),
     progress=st.sampled_from([None, Queued(2), Loading("loading", 0.5)]),
 )  # fmt: skip

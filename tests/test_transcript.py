@@ -1,4 +1,4 @@
-"""A conversation comes back from a file as it went in, or is refused whole; and the model reads what was really said."""
+"""A conversation comes back from a file as it went in, or is refused whole; the model reads what was really said."""
 
 from __future__ import annotations
 

@@ -135,13 +135,13 @@ class LlamaCpp:
         address: list[str] = []
         reader = threading.Thread(target=lambda: address.append(_first_line(process)), daemon=True)
         reader.start()
-        size, started = model.stat().st_size, time.monotonic()
+        grown, started = self._grown_bytes(card, model), time.monotonic()
         while reader.is_alive():
             reader.join(0.1)
             if self._closed.is_set() or time.monotonic() - started > LOAD_SECONDS:
                 _end(process)
                 raise EngineTimeout(f"Loading {card.name} was given up.")
-            yield Loading("loading", min(_resident(process.pid) / size, 0.99))
+            yield Loading("loading", min(_resident(process.pid) / grown, 0.99))
         if not address or not address[0]:
             _end(process)
             raise self._stillborn(card)
@@ -154,6 +154,10 @@ class LlamaCpp:
             trust_env=False,  # loopback: a proxy in the environment must not see it
         )
         self._wire = Wire(self._client, LLAMA_SERVER, card.id)
+
+    def _grown_bytes(self, card: Card, model: Path) -> float:
+        """About what the child holds once loaded: the weights, a share of them repacked for the CPU, the KV cache."""
+        return 1.4 * model.stat().st_size + self._context * self._settings["slots"] * card.kv_bytes_per_token + 2e8
 
     def _listen(self, stderr: IO[str]) -> None:
         with stderr:
