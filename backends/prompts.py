@@ -11,7 +11,7 @@ from backends.types import Message, Text
 REASONING = (
     "Before you answer, think step by step inside <think>...</think>. Say what is known and what is asked, write the"
     " equations or facts you need, work them out, and check the result against every condition of the question."
-    " After </think>, speak to the user: give the complete answer, without mentioning the thinking."
+    " After </think>, write the answer for the user, complete in itself, without mentioning the thinking."
 )
 
 # Qwen's own recommendation for mathematics (Qwen2.5-Math and Qwen3 model cards).

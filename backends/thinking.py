@@ -30,6 +30,10 @@ CLOSING_SENTENCE = (
     "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly now.\n"
 )
 
+# A model that was never trained to think often ends its turn with the thoughts, the result among them; without these
+# words it then goes on to verify instead of answering.
+PROMPTED_CLOSING = "\n\nNow I write the complete final answer for the user.\n"
+
 
 class Splitter:
     """Splits a text that arrives in pieces into ('thought' | 'answer', piece) pairs.
@@ -128,9 +132,10 @@ def think_then_answer(
         yield first
         return
 
-    if cut_short and not answer:
-        thoughts.append(CLOSING_SENTENCE)
-        yield Thought(CLOSING_SENTENCE, tokens=0)
+    if not answer:
+        closing = CLOSING_SENTENCE if cut_short else PROMPTED_CLOSING
+        thoughts.append(closing)
+        yield Thought(closing, tokens=0)
     left = max(1, request.sampling.max_new_tokens - thinking_tokens - first.usage.answer)
     again = replace(
         request,

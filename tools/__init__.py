@@ -1,0 +1,1 @@
+"""Commands for those who work on the playground; none of them is needed to run it."""
