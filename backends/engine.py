@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from backends.errors import PlaygroundError, PromptTooLong, UnsupportedModality
 from backends.models import Models
-from backends.thinking import think_then_answer
+from backends.thinking import prepare, think_then_answer
 from backends.types import (
     Answer,
     Backend,
@@ -23,6 +23,7 @@ from backends.types import (
     Event,
     Failure,
     GenerationRequest,
+    Message,
     Thought,
     Timings,
 )
@@ -58,7 +59,8 @@ class Engine:
 
     def _run(self, request: GenerationRequest, controls: Controls) -> Iterator[Event]:
         card, cancel = request.card, controls.cancel
-        if any(message.images for message in request.messages) and "image" not in card.modalities:
+        seen = card.modalities & self.models.capabilities.modalities
+        if any(message.images for message in request.messages) and "image" not in seen:
             raise UnsupportedModality(f"{card.name} reads text only; it cannot see pictures.")
         if request.sampling.seed is None:  # drawn here, so that every engine gets one and none its own default
             seeded = request.sampling.model_copy(update={"seed": secrets.randbelow(2**32 - 1)})
@@ -93,9 +95,10 @@ def fit_into_context(backend: Backend, request: GenerationRequest) -> tuple[Gene
 
     Raises `PromptTooLong` where even the last turn alone does not fit: never a silent cut inside a message.
     """
-    room = backend.context - min(request.sampling.max_new_tokens, backend.context // ANSWER_SHARE)
-    if sum(len(message.text.encode()) + TOKENS_A_MESSAGE for message in request.messages) <= room:
-        return request, 0  # a token is never shorter than a byte
+    answer = min(request.sampling.max_new_tokens, backend.context // ANSWER_SHARE)
+    room = backend.context - max(LEAST_ANSWER, answer)
+    if sum(map(_most_tokens, prepare(request).messages)) <= room:
+        return request, 0
     system = tuple(message for message in request.messages[:1] if message.role == "system")
     starts = [i for i, message in enumerate(request.messages) if message.role == "user"]
 
@@ -105,15 +108,21 @@ def fit_into_context(backend: Backend, request: GenerationRequest) -> tuple[Gene
     low, high = 0, len(starts) - 1  # the fewest turns to drop, found by halving: counting is not free
     while low < high:
         middle = (low + high) // 2
-        if backend.count_tokens(without(middle)) <= room:
+        if backend.count_tokens(prepare(without(middle))) <= room:
             high = middle
         else:
             low = middle + 1
-    tokens = backend.count_tokens(without(low))
+    tokens = backend.count_tokens(prepare(without(low)))
     if tokens > backend.context - LEAST_ANSWER:
         limit = backend.context - LEAST_ANSWER
         raise PromptTooLong(f"The text has {tokens:,} tokens, but this model can read at most {limit:,} of them here.")
     return without(low), low
+
+
+def _most_tokens(message: Message) -> int:
+    """An upper bound that costs nothing: a token is never shorter than a byte; defusing adds three to a '<'."""
+    text = message.text + message.thoughts
+    return len(text.encode()) + 3 * text.count("<") + TOKENS_A_MESSAGE
 
 
 @dataclass(slots=True)

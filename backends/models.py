@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 
 from backends import hardware
 from backends.catalog import Artefact, Card, Catalog
@@ -71,6 +72,7 @@ class Models:
         self._detect = detect
         self._models: dict[str, Model] = {}
         self._chosen: dict[str, Card] = {}
+        self._promised: dict[str, int] = {}  # bytes that models being loaded will take, by card id
         self._lock = threading.RLock()
 
     def choose(self, task: str) -> Card:
@@ -80,13 +82,13 @@ class Models:
         with self._lock:
             if task not in self._chosen:
                 self._chosen[task] = hardware.choose(
-                    self.catalog, self._detect(), task, self.engine, self._obtainable, self._reclaimable()
+                    self.catalog, self._machine(), task, self.engine, self._obtainable, self._reclaimable()
                 )
             return self._chosen[task]
 
     def ranked(self, task: str) -> list[tuple[Card, Fit, str]]:
         """Every card for `task`, those that can run here first; the others with the reason why not."""
-        return hardware.ranked(self.catalog, self._detect(), task, self.engine, self._obtainable, self._reclaimable())
+        return hardware.ranked(self.catalog, self._machine(), task, self.engine, self._obtainable, self._reclaimable())
 
     def get(self, card: Card) -> Model:
         """The place of this card. Raises `OutOfMemory` where it cannot fit even with everything else unloaded."""
@@ -118,8 +120,9 @@ class Models:
                 model.unload()
 
     def _load(self, model: Model, tell: Callable[[Loading], None]) -> None:
-        fit = self._make_room(model)
-        model.need_bytes = fit.need_bytes
+        with self._lock:
+            fit = self._make_room(model)
+            self._promised[model.card.id] = model.need_bytes = fit.need_bytes
         backend = self._open(model.card, fit)
         try:
             for progress in backend.load(model.card):
@@ -127,9 +130,17 @@ class Models:
         except BaseException:
             backend.close()
             raise
+        finally:
+            with self._lock:
+                del self._promised[model.card.id]
         model.line.capacity = backend.capabilities.parallel
         model.backend = backend
         model.last_used = time.monotonic()
+
+    def _machine(self) -> Machine:
+        """This machine now, less what models that are being loaded will take."""
+        machine = self._detect()
+        return replace(machine, ram_available=max(0, machine.ram_available - sum(self._promised.values())))
 
     def _make_room(self, wanted: Model) -> Fit:
         """Unloads idle models, the longest unused first, until `wanted` fits."""
@@ -138,7 +149,7 @@ class Models:
                 idle = [m for m in self.loaded() if m is not wanted and m.line.running == 0]
                 if not idle:
                     return self._fit(wanted.card, reclaimable=0)
-                fit = hardware.fit(wanted.card, self.engine, self._detect(), reclaimable=0)
+                fit = hardware.fit(wanted.card, self.engine, self._machine(), reclaimable=0)
                 if fit.fits and fit.slots >= wanted.line.capacity:
                     return fit
                 oldest = min(idle, key=lambda m: m.last_used)
@@ -146,7 +157,7 @@ class Models:
                 oldest.unload()
 
     def _fit(self, card: Card, reclaimable: int) -> Fit:
-        fit = hardware.fit(card, self.engine, self._detect(), reclaimable=reclaimable)
+        fit = hardware.fit(card, self.engine, self._machine(), reclaimable=reclaimable)
         if not fit.fits:
             raise OutOfMemory(f"{card.name} {fit.reason}.")
         return fit
@@ -185,11 +196,13 @@ class _Load:
         undo = cancel.on_cancel(self._wake)
         told: Loading | None = None
         try:
-            while not cancel.is_set():
+            while True:
                 with self._changed:
-                    if self._latest is told and not self.over:
+                    if self._latest is told and not self.over and not cancel.is_set():
                         self._changed.wait()
                     latest, over = self._latest, self.over
+                if cancel.is_set():
+                    return
                 if over:
                     if self._error is not None:
                         raise self._error

@@ -90,6 +90,13 @@ class Splitter:
             yield kind, ready
 
 
+def prepare(request: GenerationRequest) -> GenerationRequest:
+    """The request as it will be read: a model never trained to think gets a prompt for it and begins with '<think>'."""
+    if not request.thinking.enabled or request.card.thinking.kind != "prompted":
+        return request
+    return replace(request, messages=with_reasoning_prompt(request.messages), begun=Begun(closed=False))
+
+
 def think_then_answer(
     backend: Backend, request: GenerationRequest, controls: Controls
 ) -> Iterator[Loading | Thought | Answer | Done]:
@@ -97,11 +104,7 @@ def think_then_answer(
     if not request.thinking.enabled:
         yield from backend.stream(request, controls.cancel)
         return
-    if request.card.thinking.kind == "prompted":
-        request = replace(
-            request, messages=with_reasoning_prompt(request.messages), begun=Begun(thoughts="", closed=False)
-        )
-
+    request = prepare(request)
     cut = Cancel()  # ends the thinking phase only, for whichever reason
     forget = [controls.cancel.on_cancel(cut), controls.answer_now.on_cancel(cut)]
     thoughts: list[str] = []

@@ -31,8 +31,8 @@ def measure(quick: bool) -> Iterator[Figure]:
         sites = Site(ours.url), Site(plain.url)
         for site in sites:  # loads the scripted model, and every module that the first answer needs
             _ask(Page(site), tokens=5)
-        yield from _one_user(*sites, n=5 if quick else 60)
-        yield from _crowd(*sites, rounds=1 if quick else 3)
+        yield from _one_user(*sites, n=5 if quick else 40)
+        yield from _crowd(*sites, rounds=1 if quick else 2)
         yield _processor_time(ours, plain, *sites, rounds=1 if quick else 3)
 
 
@@ -71,9 +71,9 @@ def _one_user(ours: Site, plain: Site, n: int) -> Iterator[Figure]:
         f"{median(page_s) / median(plain_s):.2f}",
         "median 30 ms, p95 60 ms",
         median(page_s) <= 0.030 and p95(page_s) <= 0.060,
-        f"first turn of a page that has just been opened; from just before the browser's first post to the stream's message that holds "
-        f"the first token, less the script's own {ms(DELAY_SECONDS)}. A browser needs one post for the playground and "
-        "three in a row for a ChatInterface, which are sent here as it sends them.",
+        f"first turn of a page that has just been opened; from just before the browser's first post to the stream's "
+        f"message that holds the first token, less the script's own {ms(DELAY_SECONDS)}. A browser needs one post for "
+        "the playground and three in a row for a ChatInterface, which are sent here as it sends them.",
     )
     yield Figure(
         "the same, engine that answers at once",

@@ -104,7 +104,7 @@ def _throughput(pairs: int) -> Figure:
         "the same llama.cpp server, asked directly",
         f"{median(page):.1f}",
         f"{median(direct):.1f}",
-        f"{pairs} pairs",
+        f"{pairs} pairs" if pairs > 1 else "1 pair",
         f"{ratio:.3f}",
         "at least 0.97",
         ratio >= 0.97,
@@ -133,14 +133,14 @@ def _through_page(site: Site, sampling: Mapping[str, float]) -> float:
 def _cache(engine: Engine, backend: LlamaCpp, n: int) -> Figure:
     """A chat is really held, turn by turn, and its last turn asked again and again with and without the cache."""
     card = engine.models.catalog.get(STARTER)
-    sampling = Sampling(temperature=0.0, max_new_tokens=100, seed=1)
+    sampling = Sampling(temperature=0.0, max_new_tokens=150, seed=1)
     assert backend._client is not None
     server, key = str(backend._client.base_url), backend._client.headers["Authorization"]
     wire = Wire(backend._client, LLAMA_SERVER, card.id)
     messages = [Message.of("system", tab("chat").system)]
     bodies = []
     for turn in range(TURNS):
-        messages.append(Message.of("user", f"Part {turn + 1}: {prose(80, turn)} Say in your own words what is meant."))
+        messages.append(Message.of("user", f"Part {turn + 1}: {prose(30, turn)} What is meant?"))
         bodies.append(wire.body(GenerationRequest(card, tuple(messages), sampling)))
         messages.append(Message.of("assistant", ask_directly(server, key, bodies[-1]).text))
     with_cache, without = [], []

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 import pytest
+from hypothesis import settings
 
 from backends.catalog import Card, Catalog
 from backends.types import Cancel
+
+settings.register_profile("steady", deadline=None)  # a slow moment of the machine is no fault
+settings.load_profile("steady")
 
 if TYPE_CHECKING:
     from backends.weights import WeightStore

@@ -102,7 +102,7 @@ def test_done_says_what_was_measured_and_how_much_fits(card: Card) -> None:
     assert timings.queue_s >= 0
     assert timings.load_s >= 0.02
     assert timings.ttft_s >= 0.02
-    assert timings.generate_s >= 0.02
+    assert timings.ttft_s + timings.generate_s >= 0.04  # a first token that is late does not make the others so
 
 
 def test_a_loaded_model_is_not_loaded_again(house: House) -> None:

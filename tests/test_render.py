@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from backends.types import Answer, Done, Event, Failure, Loading, Queued, Thought, Timings, Usage
+from ui.markdown import JOINER, as_meant, as_typed, as_written, boxed
 from ui.panel import LATEX
-from ui.render import JOINER, Look, as_meant, as_typed, boxed, figures, fold, project, turn_of_message, waiting
+from ui.render import Look, figures, fold, project, turn_of_message, waiting
 from ui.texts import LANGUAGES, dictionaries, speaker
 from ui.transcript import Reply, Stats, Transcript, Turn
 
@@ -138,6 +139,7 @@ evil = st.lists(
 )
 def test_no_html_and_no_picture_comes_alive(text: str, around: str) -> None:
     assert live(as_typed(around.format(text))) == []
+    assert live(as_written(around.format(text))) == []
 
 
 @pytest.mark.parametrize(
@@ -165,11 +167,13 @@ def test_no_html_and_no_picture_comes_alive(text: str, around: str) -> None:
 )
 def test_what_only_looks_like_code_does_not_bring_anything_alive(text: str) -> None:
     assert live(as_typed(text)) == []
+    assert live(as_written(text)) == []
 
 
 @given(text=evil)
 def test_nothing_anyone_writes_makes_the_browser_obey_or_fetch(text: str) -> None:
     assert live(as_typed(text)) == []
+    assert live(as_written(text)) == []
 
 
 CODE = (
@@ -184,7 +188,7 @@ CODE = (
 
 @pytest.mark.parametrize("text", CODE)
 def test_code_is_left_to_the_letter_since_it_is_copied_into_programs(text: str) -> None:
-    assert as_typed(text) == text
+    assert as_typed(text) == as_written(text) == text
 
 
 PROSE = (
@@ -201,7 +205,7 @@ PROSE = (
 
 @pytest.mark.parametrize("text", PROSE)
 def test_ordinary_text_and_prices_are_left_alone(text: str) -> None:
-    assert as_typed(text) == text
+    assert as_typed(text) == as_written(text) == text
 
 
 @pytest.mark.parametrize(
@@ -219,7 +223,7 @@ def test_ordinary_text_and_prices_are_left_alone(text: str) -> None:
     ],
 )
 def test_mathematics_gets_the_delimiters_that_no_price_has(text: str, shown: str) -> None:
-    assert as_typed(text) == shown
+    assert as_written(text) == shown
 
 
 words = st.one_of(st.text(max_size=40), evil).map(lambda text: text.replace(JOINER, ""))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from backends.adapters.scripted import Script, Scripted
 from backends.catalog import Card, ThinkingRule
 from backends.prompts import REASONING
-from backends.thinking import CLOSING_SENTENCE, Splitter, think_then_answer
+from backends.thinking import CLOSING_SENTENCE, PROMPTED_CLOSING, Splitter, think_then_answer
 from backends.types import (
     Answer,
     Begun,
@@ -344,9 +344,10 @@ def test_a_model_that_ends_its_turn_within_its_thoughts_is_asked_for_the_answer(
 
     engine = loaded(EndsEarly(), card)
     events = run(engine, ask("prompted"))
-    assert said(events, Thought) == "".join(THOUGHTS)  # it ended them itself: no closing sentence
+    assert said(events, Thought) == "".join(THOUGHTS) + PROMPTED_CLOSING
+    assert events[-1].usage.thinking == len(THOUGHTS), "the playground's own words cost no token"
     assert said(events, Answer) == "".join(ANSWER)
-    assert engine.asked[1].begun == Begun("".join(THOUGHTS), closed=True)
+    assert engine.asked[1].begun == Begun(said(events, Thought), closed=True)
     assert_adds_up(events)
 
 

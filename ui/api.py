@@ -7,6 +7,7 @@ documentation, the client's types and the errors cannot disagree. See docs/api.m
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from backends.types import Controls, Sampling
 from ui.choices import MAX_MESSAGE, answers, check_message, choose
 from ui.tabs import TABS, TabSpec
 from ui.transcript import MAX_TURNS, Reply, Stats, Transcript, Turn
+
+log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 0.04
 STATS = (
@@ -95,6 +98,9 @@ def ask(engine: Engine, spec: TabSpec, given: Mapping[str, Any]) -> Iterator[dic
             yield _item(spec, now.turns[-1].replies)
     except PlaygroundError as exc:
         yield _refusal(exc)
+    except Exception:
+        log.exception("a fault of the playground itself")
+        yield _refusal(PlaygroundError("Something went wrong inside the playground.", "Send again."))
     finally:
         controls.cancel()  # a caller that is gone frees the engine
 

@@ -11,7 +11,8 @@ from backends.special_tokens import has_control_tokens
 from backends.types import Controls
 from ui.choices import Choices, answers, check_message
 from ui.desk import Desk, Update, Values, context_line
-from ui.render import Message, Say, as_meant
+from ui.markdown import as_meant
+from ui.render import Message, Say
 from ui.texts import say_for
 from ui.transcript import Transcript
 

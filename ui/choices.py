@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from ui.transcript import Reply, Stats, Transcript
 
 MAX_BUDGET = 32_768
 MAX_MESSAGE = 2_000_000  # characters; far above any context, so that the tokens can still be counted and named
-_ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
+_UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")  # Unicode's categories of what leaves no mark on the screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def choose(
 def check_message(text: object) -> str:
     """The message, if there is one. Raises `InvalidRequest` on an empty or endless one."""
     message = _text("message", text, MAX_MESSAGE)
-    if not message.translate(_ZERO_WIDTH).strip():
+    if all(unicodedata.category(character) in _UNSEEN for character in message):
         raise InvalidRequest("The message is empty: write something first.", "Nothing was sent.")
     return message
 
@@ -88,9 +89,9 @@ def check_sampling(official: Sampling, given: Mapping[str, Any]) -> Sampling:
             raise InvalidRequest(f"There is no setting called {field[:40]!r}.") from exc
         kind, low, high = bounds(field)
         number = "a whole number" if kind is int else "a number"
-        raise InvalidRequest(
-            f"{field} must be {number} from {low:g} to {high:g}; it was {str(wanted.get(field))[:40]}."
-        ) from exc
+        above = any(hasattr(rule, "gt") for rule in Sampling.model_fields[field].metadata)
+        limits = f"above {low:.10g} and up to {high:.10g}" if above else f"from {low:.10g} to {high:.10g}"
+        raise InvalidRequest(f"{field} must be {number} {limits}; it was {wanted.get(field)!r:.40}.") from exc
 
 
 def bounds(field: str) -> tuple[type, float, float]:

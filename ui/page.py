@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.engine import Engine
 from ui import api
@@ -22,6 +24,7 @@ from ui.tabs import TABS
 from ui.texts import LANGUAGES, dictionaries, i18n, label, say_for
 
 FOLDER = Path(__file__).parent
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 THREADS = 256  # each answer that streams holds one; the rest is Gradio's own need
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Noto Sans Mono", "monospace"]
@@ -45,7 +48,7 @@ def build(engine: Engine) -> gr.Blocks:
     sessions = Sessions()
     with gr.Blocks(title="Qwen playground", analytics_enabled=False, fill_height=True) as blocks:
         with gr.Row(elem_classes="masthead"):
-            _head()
+            where = _head()
         desks: list[Desk] = []
         tabs: list[gr.Tab] = []
         with gr.Tabs(elem_classes="tabs"):
@@ -59,7 +62,10 @@ def build(engine: Engine) -> gr.Blocks:
 
         def restore(values: Values, request: gr.Request) -> Update:
             say = say_for(request)  # tabs do not follow a change of language by themselves
-            updates: Update = {tab: gr.Tab(label=say(f"tab_{tab.id}")) for tab in tabs}
+            host = request.url.hostname or ""
+            text = say("where_here") if host in LOOPBACK else say("where_host", host=host)
+            updates: Update = {where: f"<p>{html.escape(text)}</p>"}
+            updates |= {tab: gr.Tab(label=say(f"tab_{tab.id}")) for tab in tabs}
             for tuning in tunings:
                 updates |= tuning.restore(values[tuning.panel.saved], request)
             return updates
@@ -67,7 +73,7 @@ def build(engine: Engine) -> gr.Blocks:
         blocks.load(
             restore,
             {desk.panel.saved for desk in desks},
-            [*tabs, *(component for desk in desks for component in restored(desk.panel))],
+            [where, *tabs, *(component for desk in desks for component in restored(desk.panel))],
             **QUICK,
         )
 
@@ -75,6 +81,7 @@ def build(engine: Engine) -> gr.Blocks:
             sessions.close(request.session_hash or "")
 
         blocks.unload(leave)
+        blocks.queue(api_open=False, default_concurrency_limit=None)  # nobody passes the line by a direct call
         api.attach(engine)
     return blocks
 
@@ -95,8 +102,28 @@ def launch_options(host: str, port: int) -> dict[str, Any]:
         "share": False,
         "quiet": True,
         "ssr_mode": False,
-        "app_kwargs": {"routes": [Route("/healthz", _healthz)]},
+        "app_kwargs": {"routes": [Route("/healthz", _healthz)], "middleware": [Middleware(NoCallsOutside)]},
     }
+
+
+class NoCallsOutside:
+    """ASGI: a content policy under which nothing that a model writes makes the browser call anyone else."""
+
+    POLICY = (
+        b"img-src 'self' data: blob:; media-src 'self' data: blob:; connect-src 'self';"
+        b" object-src 'none'; frame-src 'none'"
+    )
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", self.POLICY)]
+            await send(message)
+
+        await self.app(scope, receive, with_policy if scope["type"] == "http" else send)
 
 
 async def _healthz(request: Request) -> JSONResponse:
@@ -111,10 +138,11 @@ def _script() -> str:
     return script.replace("/* NAMES */ {}", json.dumps(names, ensure_ascii=False))
 
 
-def _head() -> None:
-    """Name, where the text goes, language, light or dark; gradio translates one label in each piece of HTML."""
+def _head() -> gr.HTML:
+    """Name, where the text goes (returned), language, light or dark; gradio translates one label in each piece."""
     options = "".join(f"<option value='{code}'>{html.escape(name)}</option>" for code, name in LANGUAGES.items())
     gr.HTML(f"<h1>{label('title')}</h1>")
-    gr.HTML(f"<p>{label('where_here')}</p>", elem_classes="where")
-    gr.HTML(f"<select id='language-picker' >{options}</select>")
+    where = gr.HTML(elem_classes="where")
+    gr.HTML(f"<select id='language-picker'>{options}</select>")
     gr.HTML("<button id='theme-toggle' type='button'>◐</button>")
+    return where

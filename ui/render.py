@@ -1,31 +1,20 @@
-"""Events into a reply, and a transcript onto Chatbot messages. Pure: no clock, no gradio, no engine.
-
-Text of users and models is data: raw HTML in it is shown, never obeyed, and pictures become links, so that nothing a
-model writes makes the browser call anyone.
-"""
+"""Events into a reply, and a transcript onto Chatbot messages. Pure: no clock, no gradio, no engine."""
 
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from backends.types import Answer, Done, Event, Failure, Loading, Queued, Thought
+from ui.markdown import as_typed, as_written, boxed, closed
 from ui.transcript import Reply, Stats, Transcript
 
 Say = Callable[..., str]
 """A text of the interface in the visitor's language: say(key, **values)."""
 
 Message = dict[str, Any]
-
-JOINER = "\u2060"
-_CODE = r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`"
-_MATH = r"\$\$.*?\$\$|\\\[.*?\\\]|\\\(.*?\\\)|\$(?!\s)[^$\n]+(?<!\s)\$(?!\d)"
-_CODE_OR_MATH = re.compile(f"({_CODE}|{_MATH})", re.DOTALL)
-_BARE_BOX = re.compile(r"\\boxed\{(?:[^{}]|\{[^{}]*\})*\}")  # small models forget the delimiters around it
-_TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 
 def fold(reply: Reply, event: Event, elapsed_s: float) -> Reply:
@@ -122,7 +111,7 @@ def _thoughts(reply: Reply, say: Say) -> Message:
     }
     if reply.thinking_s is not None:
         metadata["duration"] = round(reply.thinking_s, 1)
-    return {"role": "assistant", "content": as_typed(reply.thoughts.strip()), "metadata": metadata}
+    return {"role": "assistant", "content": as_written(reply.thoughts.strip()), "metadata": metadata}
 
 
 def _thoughts_title(reply: Reply, say: Say) -> str:
@@ -136,17 +125,17 @@ def _column(reply: Reply, look: Look) -> Iterator[str]:
         summary = f"{_thoughts_title(reply, look.say)} · {look.say('tokens', n=reply.thinking_tokens)}"
         state = " open" if reply.state == "thinking" else ""
         yield f"<details{state}><summary>{html.escape(summary)}</summary>"
-        yield _closed(as_typed(reply.thoughts.strip()))
+        yield closed(as_written(reply.thoughts.strip()))
         yield "</details>"
     for part in _answer(reply, look):
-        yield _closed(part)
+        yield closed(part)
 
 
 def _answer(reply: Reply, look: Look) -> list[str]:
     """The parts of one answer: its text, its boxed result, what became of it, and the line of figures."""
     say, parts = look.say, []
     if reply.answer:
-        parts.append(as_typed(reply.answer))
+        parts.append(as_written(reply.answer))
     if look.lift_boxed and reply.over and (result := boxed(reply.answer)):
         parts.append(f"<span class='result'>{html.escape(say('final_answer'))}</span> \\(\\boxed{{{result}}}\\)")
     if not reply.answer and reply.state in ("queued", "loading"):
@@ -209,44 +198,3 @@ def figures(stats: Stats, say: Say) -> str:
     if stats.ignored:
         parts.append(say("figure_ignored", names=", ".join(stats.ignored)))
     return " · ".join(parts)
-
-
-def as_typed(text: str) -> str:
-    """Markdown that shows `text` as it was written: no raw HTML is obeyed and no picture is fetched.
-
-    An invisible U+2060 after the '<' is enough for that and leaves no mark when the text is copied as prose; code and
-    mathematics are left alone by it, since there it would be copied into a program. Dollars are mathematics by
-    pandoc's rule, which knows prices, and become \\( \\), the delimiter that nobody writes prices with.
-    """
-    pieces = _CODE_OR_MATH.split(text)
-    for i, piece in enumerate(pieces):
-        if i % 2 == 0:
-            pieces[i] = _BARE_BOX.sub(r"\\(\g<0>\\)", _TAG.sub("<" + JOINER, piece).replace("![", "["))
-        elif not piece.startswith(("`", "~")):
-            formula = _TAG.sub("< ", piece)
-            inline = formula.startswith("$") and not formula.startswith("$$")
-            pieces[i] = f"\\({formula[1:-1]}\\)" if inline else formula
-    return "".join(pieces)
-
-
-def _closed(markdown: str) -> str:
-    """The same with an unfinished code block closed, so that what follows does not become code."""
-    return markdown + "\n```" if markdown.count("```") % 2 else markdown
-
-
-def as_meant(shown: str) -> str:
-    """What `as_typed` was given, from text that a person has edited on the screen."""
-    return shown.replace("<" + JOINER, "<")
-
-
-def boxed(text: str) -> str:
-    r"""The contents of the last complete \boxed{...} with balanced braces, or ''."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return ""
-    depth, begin = 0, start + len("\\boxed{")
-    for i in range(begin - 1, len(text)):
-        depth += (text[i] == "{") - (text[i] == "}")
-        if depth == 0:
-            return text[begin:i].strip()
-    return ""

@@ -60,7 +60,7 @@ class Option:
         """The value, if it is one that this option takes. Raises `InvalidRequest` naming the field and its bounds."""
         if self.kind == "languages":
             codes = tuple(value) if isinstance(value, list | tuple) else ()
-            unknown = [code for code in codes if code not in languages()]
+            unknown = [code for code in codes if not isinstance(code, str) or code not in languages()]
             if unknown or not codes or len(codes) > MAX_TARGETS or len(set(codes)) != len(codes):
                 raise InvalidRequest(
                     f"{self.name} must be one to {MAX_TARGETS} different language codes, for example 'en' or 'zh'.",

@@ -125,9 +125,7 @@ class SavedConversation(_Frozen):
         """The turns, with a reply that was cut off by the end of the page marked as stopped."""
         turns = tuple(
             turn.model_copy(
-                update={
-                    "replies": tuple(r if r.over else r.model_copy(update={"state": "stopped"}) for r in turn.replies)
-                }
+                update={"replies": tuple(_at_rest(reply) for reply in turn.replies)},
             )
             for turn in self.turns
         )
@@ -140,13 +138,23 @@ def read_conversation(text: str) -> SavedConversation:
         raise InvalidRequest(
             f"The file is longer than {MAX_CHARACTERS:,} characters; nothing was imported.", "Choose a smaller file."
         )
+    foreign = InvalidRequest(
+        "The file is not a conversation exported from this playground; nothing was imported.",
+        "Choose a file made with 'Export as JSON'.",
+    )
     try:
-        return SavedConversation.model_validate_json(text)
+        conversation = SavedConversation.model_validate_json(text)
     except ValidationError as exc:
-        raise InvalidRequest(
-            "The file is not a conversation exported from this playground; nothing was imported.",
-            "Choose a file made with 'Export as JSON'.",
-        ) from exc
+        raise foreign from exc
+    if not {"format", "version"} <= conversation.model_fields_set:
+        raise foreign
+    return conversation
+
+
+def _at_rest(reply: Reply) -> Reply:
+    """What is left of a reply when its page is gone: what was being written has stopped."""
+    state = reply.state if reply.over else "stopped"
+    return reply.model_copy(update={"state": state, "failure": None, "progress": None})
 
 
 def to_markdown(title: str, transcript: Transcript) -> str:

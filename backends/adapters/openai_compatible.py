@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import httpx
@@ -94,24 +95,28 @@ class Wire:
             yield Done("cancelled", ignored=self._ignored)
             return
         answer = _AnswerReader(request, self._dialect, self._ignored)
+        line = _Line()
+        undo = cancel.on_cancel(line.hang_up)
         try:
-            with self._client.stream("POST", "/v1/chat/completions", json=self.body(request)) as response:
+            with self._client.stream(
+                "POST", "/v1/chat/completions", json=self.body(request), extensions={"trace": line.trace}
+            ) as response:
                 if response.status_code != 200:
                     raise _refusal(response.status_code, response.read())
-                undo = cancel.on_cancel(lambda: _hang_up(response))
-                try:
-                    for chunk in _events(response):
-                        yield from answer.read(chunk)
-                        if cancel.is_set():
-                            break
-                finally:
-                    undo()
+                for chunk in _events(response):
+                    yield from answer.read(chunk)
+                    if cancel.is_set():
+                        break
         except httpx.TimeoutException as exc:
             if not cancel.is_set():
                 raise EngineTimeout("The engine stopped answering in the middle of its work.") from exc
         except httpx.HTTPError as exc:
             if not cancel.is_set():
                 raise EngineDied("The engine broke off in the middle of the answer.") from exc
+        finally:
+            undo()
+        if not answer.finished and not cancel.is_set():
+            raise EngineDied("The engine broke off in the middle of the answer.")
         yield from answer.end(cancelled=cancel.is_set())
 
     def count_tokens(self, request: GenerationRequest) -> int:
@@ -174,6 +179,7 @@ class _AnswerReader:
         self._speaking = "answer"
         self._prompt = self._cached = 0
         self._reason: Reason = "stop"
+        self.finished = False  # whether the server itself said that this is the end
 
     def read(self, chunk: dict[str, Any]) -> Iterator[Loading | Thought | Answer]:
         if "error" in chunk:
@@ -181,7 +187,7 @@ class _AnswerReader:
         if (progress := chunk.get("prompt_progress")) is not None:
             yield _reading(progress)
         self._count(chunk)
-        for choice in chunk.get("choices", ()):
+        for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
             thought = next((delta[name] for name in self._fields if delta.get(name)), "")
             if thought:
@@ -191,8 +197,9 @@ class _AnswerReader:
                 pieces = self._splitter.feed(text) if self._splitter else [("answer", text)]
                 for kind, piece in pieces:
                     yield self._event(kind, piece, logprobs if kind == "answer" else ())
-            if choice.get("finish_reason") == "length":
-                self._reason = "length"
+            if reason := choice.get("finish_reason"):
+                self.finished = True
+                self._reason = "length" if reason == "length" else "stop"
 
     def end(self, cancelled: bool) -> Iterator[Thought | Answer | Done]:
         if self._splitter and not cancelled:
@@ -218,18 +225,25 @@ class _AnswerReader:
 
 
 def _message(message: Message) -> dict[str, str]:
-    texts = (part for part in message.parts if isinstance(part, Text))
-    wire = {"role": message.role, "content": "".join(t.text if t.ours else defuse(t.text) for t in texts)}
+    runs = groupby((part for part in message.parts if isinstance(part, Text)), key=lambda text: text.ours)
+    texts = ((ours, "".join(part.text for part in run)) for ours, run in runs)
+    wire = {"role": message.role, "content": "".join(text if ours else defuse(text) for ours, text in texts)}
     return wire | {"reasoning_content": defuse(message.thoughts)} if message.thoughts else wire
 
 
 def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
-    for line in response.iter_lines():
-        if line.startswith("data: {"):
-            try:
-                yield json.loads(line[6:])
-            except ValueError as exc:
-                raise EngineError("The engine sent something that is not an answer.") from exc
+    """The JSON of each 'data:' line. Lines end at a line feed and nowhere else: answers may hold U+2028 and its kin."""
+    rest = b""
+    for piece in response.iter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b"error:"):
+                raise EngineError("The engine reported an error in the middle of the answer.")
+            if line.startswith(b"data: {"):
+                try:
+                    yield json.loads(line[6:])
+                except ValueError as exc:
+                    raise EngineError("The engine sent something that is not an answer.") from exc
 
 
 def _reading(progress: dict[str, Any]) -> Loading:
@@ -252,12 +266,25 @@ def _logprobs(block: dict[str, Any] | None) -> tuple[TokenLogprob, ...]:
     )
 
 
-def _hang_up(response: httpx.Response) -> None:
-    """Wakes a reader that is blocked in this response, from another thread."""
-    stream = response.extensions.get("network_stream")
-    if stream is not None and (sock := stream.get_extra_info("socket")) is not None:
-        with suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+class _Line:
+    """The connection of one request, to be cut from another thread at any time, before the first byte too."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._cut = False
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """For httpcore, which calls it at every step of a request."""
+        if event == "connection.connect_tcp.complete":
+            self._socket = info["return_value"].get_extra_info("socket")
+            if self._cut:
+                self.hang_up()
+
+    def hang_up(self) -> None:
+        self._cut = True
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def _refusal(status: int, body: bytes) -> Exception:
