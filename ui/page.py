@@ -12,11 +12,11 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.engine import Engine
 from ui import api
 from ui.desk import Desk, Update, Values
+from ui.doors import Doors
 from ui.handlers import QUICK, restored, wire
 from ui.panel import build_panel
 from ui.sessions import Sessions
@@ -102,28 +102,8 @@ def launch_options(host: str, port: int) -> dict[str, Any]:
         "share": False,
         "quiet": True,
         "ssr_mode": False,
-        "app_kwargs": {"routes": [Route("/healthz", _healthz)], "middleware": [Middleware(NoCallsOutside)]},
+        "app_kwargs": {"routes": [Route("/healthz", _healthz)], "middleware": [Middleware(Doors)]},
     }
-
-
-class NoCallsOutside:
-    """ASGI: a content policy under which nothing that a model writes makes the browser call anyone else."""
-
-    POLICY = (
-        b"img-src 'self' data: blob:; media-src 'self' data: blob:; connect-src 'self';"
-        b" object-src 'none'; frame-src 'none'"
-    )
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_policy(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", self.POLICY)]
-            await send(message)
-
-        await self.app(scope, receive, with_policy if scope["type"] == "http" else send)
 
 
 async def _healthz(request: Request) -> JSONResponse:
