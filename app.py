@@ -12,7 +12,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 from backends import registry
 from backends.catalog import Catalog
 from backends.engine import Engine
-from backends.hardware import Machine
+from backends.machine import Machine
 from backends.models import Models
 from backends.settings import BadSettings, Settings, read_settings
 from backends.weights import WeightStore

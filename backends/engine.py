@@ -12,21 +12,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from backends.cancel import Controls
 from backends.errors import PlaygroundError, PromptTooLong, UnsupportedModality
 from backends.models import Models
 from backends.thinking import prepare, think_then_answer
-from backends.types import (
-    Answer,
-    Backend,
-    Controls,
-    Done,
-    Event,
-    Failure,
-    GenerationRequest,
-    Message,
-    Thought,
-    Timings,
-)
+from backends.types import Answer, Backend, Done, Event, Failure, GenerationRequest, Message, Thought, Timings
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,13 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 
 from backends import hardware
+from backends.cancel import Cancel
 from backends.catalog import Artefact, Card, Catalog
 from backends.errors import OutOfMemory
-from backends.hardware import Fit, Machine
+from backends.hardware import Fit
+from backends.machine import Machine
 from backends.scheduler import Line
-from backends.types import Backend, Cancel, Capabilities, Loading
+from backends.types import Backend, Capabilities, Loading
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backends.catalog import Card
-from backends.hardware import Fit, Machine
+from backends.hardware import Fit
+from backends.machine import Machine
 from backends.types import Backend, Capabilities
 from backends.weights import WeightStore
 

@@ -10,7 +10,8 @@ import time
 from collections import deque
 from collections.abc import Generator
 
-from backends.types import Cancel, Queued
+from backends.cancel import Cancel
+from backends.types import Queued
 
 LOOK_SECONDS = 0.5  # how often someone in line looks up even when nothing has moved
 

@@ -9,19 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from backends.cancel import Cancel, Controls
 from backends.prompts import with_reasoning_prompt
-from backends.types import (
-    Answer,
-    Backend,
-    Begun,
-    Cancel,
-    Controls,
-    Done,
-    GenerationRequest,
-    Loading,
-    Thought,
-    Usage,
-)
+from backends.types import Answer, Backend, Begun, Done, GenerationRequest, Loading, Thought, Usage
 
 OPEN, CLOSE = "<think>", "</think>"
 

@@ -20,8 +20,9 @@ import httpx
 from huggingface_hub import hf_hub_url
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, but not marked so
 
+from backends.cancel import Cancel
 from backends.errors import SourceUnreachable, WeightsError
-from backends.types import Cancel, Loading
+from backends.types import Loading
 from backends.weight_files import Cancelled, Meter, PartialFile
 
 TIMEOUT = httpx.Timeout(20.0, connect=10.0)

@@ -15,8 +15,9 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from backends.cancel import Cancel
 from backends.errors import NotEnoughDisk
-from backends.types import Cancel, Loading, Stage
+from backends.types import Loading, Stage
 
 EVENT_EVERY_S = 0.2
 SPEED_MEMORY_S = 5.0

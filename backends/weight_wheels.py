@@ -19,9 +19,10 @@ from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
 
+from backends.cancel import Cancel
 from backends.catalog import Wheels
 from backends.errors import SourceUnreachable, WeightsError
-from backends.types import Cancel, Loading
+from backends.types import Loading
 from backends.weight_files import Cancelled, Meter, PartialFile, beside
 
 PARALLEL = 3

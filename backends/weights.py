@@ -21,9 +21,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 from huggingface_hub import try_to_load_from_cache
 
+from backends.cancel import Cancel
 from backends.catalog import Artefact
 from backends.errors import DamagedFile, NotEnoughDisk, SourceUnreachable, WeightsError
-from backends.types import Cancel, Loading
+from backends.types import Loading
 from backends.weight_downloads import Address, claimed, download, hub_answers
 from backends.weight_files import Cancelled, PartialFile, beside, free_bytes, hashed, read_state, write_state
 from backends.weight_wheels import WheelDownload

@@ -17,9 +17,10 @@ import httpx
 
 from backends.adapters.llama_cpp import LlamaCpp
 from backends.adapters.openai_compatible import LLAMA_SERVER, Wire
+from backends.cancel import Controls
 from backends.catalog import Catalog
 from backends.engine import Engine
-from backends.types import Answer, Controls, GenerationRequest, Loading, Message, Sampling
+from backends.types import Answer, GenerationRequest, Loading, Message, Sampling
 from bench.apps import STARTER, loaded_engine
 from bench.browser import Page, Site, events
 from bench.processes import serve

@@ -11,8 +11,8 @@ import platformdirs
 import pytest
 from hypothesis import settings
 
+from backends.cancel import Cancel
 from backends.catalog import Card, Catalog
-from backends.types import Cancel
 
 settings.register_profile("steady", deadline=None)  # a slow moment of the machine is no fault
 settings.load_profile("steady")

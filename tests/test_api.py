@@ -20,7 +20,7 @@ from backends.adapters.scripted import Script, Scripted, tokens
 from backends.catalog import Card, Catalog
 from backends.engine import Engine
 from backends.errors import EngineDied
-from backends.hardware import GIB, Machine
+from backends.machine import GIB, Machine
 from backends.models import Models
 from backends.types import GenerationRequest, Sampling
 from ui.page import build, launch_options

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.adapters.scripted import Script, Scripted
+from backends.cancel import Controls
 from backends.catalog import Card, Catalog, ThinkingRule
 from backends.engine import Engine
 from backends.errors import InvalidRequest, UnknownModel
-from backends.hardware import GIB, Machine
+from backends.machine import GIB, Machine
 from backends.models import Models
-from backends.types import Controls, Sampling, Thinking
+from backends.types import Sampling, Thinking
 from ui.choices import MAX_BUDGET, MAX_MESSAGE, answers, bounds, check_message, check_sampling, choose
 from ui.tabs import MAX_TARGETS, PROGRAMMING_LANGUAGES, TABS, tab
 from ui.transcript import Transcript

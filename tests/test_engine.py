@@ -13,18 +13,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backends.adapters.scripted import Script, Scripted
+from backends.cancel import Cancel, Controls
 from backends.catalog import Card, Catalog, ThinkingRule
 from backends.engine import ANSWER_SHARE, LEAST_ANSWER, Engine, fit_into_context
 from backends.errors import PlaygroundError, PromptTooLong
-from backends.hardware import GIB, Machine
+from backends.machine import GIB, Machine
 from backends.models import Models
 from backends.thinking import CLOSING_SENTENCE
 from backends.types import (
     Answer,
     Backend,
-    Cancel,
     Capabilities,
-    Controls,
     Done,
     Event,
     Failure,

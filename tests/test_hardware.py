@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends import hardware
+from backends import machine as looking
 from backends.catalog import Artefact, Card, Catalog
 from backends.errors import OutOfMemory, SourceUnreachable, WeightsError
-from backends.hardware import GIB, NO_LIMITS, Gpu, Machine, choose, fit, ranked
+from backends.hardware import choose, fit, ranked
+from backends.machine import GIB, NO_LIMITS, Gpu, Machine
 
 CATALOG = Catalog.read()
 TEXT_TASKS = ("chat", "coding", "math", "multilingual")
@@ -240,7 +241,7 @@ def test_detect_is_quick_and_plausible(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_detect_imports_no_heavy_library() -> None:
-    code = "import sys, backends.hardware as h; h.Machine.detect(); print('torch' in sys.modules)"
+    code = "import sys, backends.machine as m; m.Machine.detect(); print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
 
@@ -264,7 +265,7 @@ def test_a_space_is_recognised_and_zero_gpu_counts_as_a_graphics_card(monkeypatc
     here = Machine.detect({"SPACE_ID": "a/b", "SPACES_ZERO_GPU": "true"})
     assert here.on_space
     assert here.zero_gpu
-    assert [gpu.total for gpu in here.gpus] == [hardware.ZERO_GPU_BYTES]
+    assert [gpu.total for gpu in here.gpus] == [looking.ZERO_GPU_BYTES]
 
 
 def test_apple_silicon_shares_its_memory_with_every_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,13 +333,13 @@ def test_container_limits_of_both_versions_are_read(
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text + "\n")
-    assert hardware.cgroup_limits(root, tmp_path / "membership") == (memory, free, cpus)
+    assert looking.cgroup_limits(root, tmp_path / "membership") == (memory, free, cpus)
 
 
 @given(st.text(), st.text())
 def test_no_text_in_the_control_files_is_too_odd(membership: str, content: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hardware, "_read", lambda path: membership if path.name == "cgroup" else content)
-        limits = hardware.cgroup_limits()
+        patch.setattr(looking, "_read", lambda path: membership if path.name == "cgroup" else content)
+        limits = looking.cgroup_limits()
     assert limits.memory > 0
     assert limits.cpus > 0

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from backends.adapters.scripted import Scripted
+from backends.cancel import Cancel
 from backends.catalog import Artefact, Card, Catalog
 from backends.errors import EngineDied, OutOfMemory, SourceUnreachable, UnknownModel
-from backends.hardware import GIB, Fit, Machine
+from backends.hardware import Fit
+from backends.machine import GIB, Machine
 from backends.models import Model, Models
-from backends.types import Backend, Cancel, Loading
+from backends.types import Backend, Loading
 
 PATIENCE_S = 10.0
 

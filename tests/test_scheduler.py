@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends import scheduler
+from backends.cancel import Cancel
 from backends.scheduler import Line
-from backends.types import Cancel, Queued
+from backends.types import Queued
 
 PATIENCE_S = 10.0  # far more than anything here takes; only a test that would hang gets there
 

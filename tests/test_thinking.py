@@ -11,22 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.adapters.scripted import Script, Scripted
+from backends.cancel import Cancel, Controls
 from backends.catalog import Card, ThinkingRule
 from backends.prompts import REASONING
 from backends.thinking import CLOSING_SENTENCE, PROMPTED_CLOSING, Splitter, think_then_answer
-from backends.types import (
-    Answer,
-    Begun,
-    Cancel,
-    Controls,
-    Done,
-    GenerationRequest,
-    Loading,
-    Message,
-    Sampling,
-    Thinking,
-    Thought,
-)
+from backends.types import Answer, Begun, Done, GenerationRequest, Loading, Message, Sampling, Thinking, Thought
 
 Event = Loading | Thought | Answer | Done
 

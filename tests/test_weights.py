@@ -25,9 +25,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backends import weight_downloads, weight_wheels
+from backends.cancel import Cancel
 from backends.catalog import Artefact, Wheels
 from backends.errors import DamagedFile, NotEnoughDisk, PlaygroundError, SourceUnreachable, WeightsError
-from backends.types import Cancel, Loading
+from backends.types import Loading
 from backends.weight_files import Meter, PartialFile, human
 from backends.weights import Cancelled, WeightStore
 

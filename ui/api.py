@@ -14,9 +14,10 @@ from typing import Any, Literal
 import gradio as gr
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from backends.cancel import Controls
 from backends.engine import Engine
 from backends.errors import InvalidRequest, PlaygroundError
-from backends.types import Controls, Sampling
+from backends.types import Sampling
 from ui.choices import MAX_MESSAGE, answers, check_message, choose
 from ui.tabs import TABS, TabSpec
 from ui.transcript import MAX_TURNS, Reply, Stats, Transcript, Turn

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import gradio as gr
 
+from backends.cancel import Controls
 from backends.errors import PlaygroundError
 from backends.special_tokens import has_control_tokens
-from backends.types import Controls
 from ui.choices import Choices, answers, check_message
 from ui.desk import Desk, Update, Values, context_line
 from ui.markdown import as_meant

@@ -10,11 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from backends.cancel import Controls
 from backends.catalog import Card
 from backends.engine import Engine
 from backends.errors import InvalidRequest
 from backends.prompts import with_system
-from backends.types import Controls, GenerationRequest, Message, Sampling, Thinking
+from backends.types import GenerationRequest, Message, Sampling, Thinking
 from ui.pace import paced
 from ui.render import fold
 from ui.tabs import TabSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from backends.types import Controls
+from backends.cancel import Controls
 
 
 class Sessions:

@@ -24,9 +24,10 @@ import httpx
 import psutil
 
 from backends.adapters.openai_compatible import LLAMA_SERVER, Wire
+from backends.cancel import Cancel
 from backends.catalog import Artefact, Card
 from backends.errors import EngineDied, EngineError, EngineMissing, EngineTimeout, OutOfMemory, UnsupportedModality
-from backends.types import Answer, Cancel, Done, GenerationRequest, Loading, Thought
+from backends.types import Answer, Done, GenerationRequest, Loading, Thought
 
 log = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import httpx
 
+from backends.cancel import Cancel
 from backends.errors import EngineDied, EngineError, EngineTimeout, InvalidRequest, PromptTooLong
 from backends.special_tokens import defuse
 from backends.thinking import CLOSE, OPEN, Splitter
 from backends.types import (
     Answer,
-    Cancel,
     Capabilities,
     Done,
     GenerationRequest,

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from backends.cancel import Cancel
 from backends.errors import PromptTooLong, UnsupportedModality
 from backends.types import (
     Answer,
     Backend,
     Begun,
-    Cancel,
     Done,
     GenerationRequest,
     Image,

@@ -20,21 +20,11 @@ import psutil
 import pytest
 
 from backends.adapters.llama_cpp import LlamaCpp
+from backends.cancel import Cancel, Controls
 from backends.catalog import Card, Catalog
 from backends.errors import EngineDied
 from backends.thinking import CLOSING_SENTENCE, think_then_answer
-from backends.types import (
-    Answer,
-    Cancel,
-    Controls,
-    Done,
-    GenerationRequest,
-    Loading,
-    Message,
-    Sampling,
-    Thinking,
-    Thought,
-)
+from backends.types import Answer, Done, GenerationRequest, Loading, Message, Sampling, Thinking, Thought
 
 if TYPE_CHECKING:
     from backends.weights import WeightStore

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.adapters.openai_compatible import LLAMA_SERVER, Dialect, Wire
+from backends.cancel import Cancel
 from backends.catalog import Card, ThinkingRule
 from backends.errors import (
     EngineDied,
@@ -29,19 +30,7 @@ from backends.errors import (
 )
 from backends.prompts import with_system
 from backends.special_tokens import defuse
-from backends.types import (
-    Answer,
-    Begun,
-    Cancel,
-    Done,
-    GenerationRequest,
-    Loading,
-    Message,
-    Sampling,
-    Text,
-    Thinking,
-    Thought,
-)
+from backends.types import Answer, Begun, Done, GenerationRequest, Loading, Message, Sampling, Text, Thinking, Thought
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "recordings" / "vllm-0.32"
 VLLM = Dialect("vLLM", {name: name for name in Sampling.model_fields})

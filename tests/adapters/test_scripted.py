@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.adapters.scripted import Script, Scripted, small_talk, tokens
+from backends.cancel import Cancel
 from backends.catalog import Card
 from backends.errors import Busy, EngineDied, PlaygroundError, UnsupportedModality
 from backends.types import (
     Answer,
     Begun,
-    Cancel,
     Done,
     GenerationRequest,
     Image,
