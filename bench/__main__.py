@@ -22,11 +22,14 @@ def main() -> int:
     busiest, figures = 0.0, []
     for name, measure in GROUPS.items():
         if options.only in (None, name):
-            busiest = max(busiest, busy := processes.quiet(0 if options.quick else options.patience))
+            busy = processes.quiet(0 if options.quick else options.patience)
             print(f"{name} (the machine is {busy:.0f} % busy with other things)", flush=True)
-            for figure in measure(options.quick):
-                figures.append(figure)
-                print("| " + " | ".join(figure.row) + " |", flush=True)
+            with processes.Others() as others:
+                for figure in measure(options.quick):
+                    figures.append(figure)
+                    print("| " + " | ".join(figure.row) + " |", flush=True)
+            print(f"{name}: others used {others.percent:.0f} % of the machine meanwhile", flush=True)
+            busiest = max(busiest, others.percent)
     print(f"\n{report.table(figures)}")
     if options.only is None and not options.quick:
         preliminary = ""

@@ -74,8 +74,9 @@ def chat_interface() -> dict[str, Any]:
 def loaded_engine() -> tuple[Any, Any]:
     """An engine with the smallest real model in memory, and its llama.cpp backend."""
     from app import make_engine
+    from backends.cancel import Controls
     from backends.settings import read_settings
-    from backends.types import Controls, Failure, GenerationRequest, Message, Sampling
+    from backends.types import Failure, GenerationRequest, Message, Sampling
 
     engine = make_engine(read_settings(["--engine", "llama_cpp", "--model", STARTER]))
     card = engine.models.catalog.get(STARTER)

@@ -90,7 +90,8 @@ def machine(busy: float) -> str:
     versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
     return (
         f"Machine: {psutil.cpu_count()} cores of {_cpu_name()}, {psutil.virtual_memory().total / 2**30:.0f} GiB RAM, "
-        f"{platform.system()}, no GPU used; {busy:.0f} % busy with other things when the run began.\n"
+        f"{platform.system()}, no GPU used. Others used at most "
+        f"{busy:.0f} % of it while a group was measured.\n"
         f"Software: Python {sys.version.split()[0]}, {versions}."
     )
 

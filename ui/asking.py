@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import gradio as gr
 
 from backends.cancel import Controls
+from backends.catalog import Card
 from backends.errors import PlaygroundError
 from backends.special_tokens import has_control_tokens
-from ui.choices import Choices, answers, check_message
+from ui.choices import answers, check_message
 from ui.desk import Desk, Update, Values, context_line
 from ui.markdown import as_meant
 from ui.render import Message, Say
@@ -47,7 +48,7 @@ class Asking:
     def answer_now(self, request: gr.Request) -> Update:
         if controls := self._running(request):
             controls.answer_now()
-        return {self.panel.answer_now: gr.Button(visible=False)}
+        return {self.panel.answer_now: gr.update(visible=False)}
 
     def _running(self, request: gr.Request) -> Controls | None:
         return self.desk.sessions.find(request.session_hash or "", self.desk.spec.id)
@@ -73,44 +74,36 @@ class Asking:
         transcript = earlier.ask(message, tuple(choices.instructions))
         before = desk.show(earlier, say)
         try:
+            growing = answers(desk.engine, choices, transcript, controls, lambda: desk.sessions.interval)
             yield {
                 panel.transcript: transcript,
                 panel.chatbot: before + desk.show_last(transcript, say),
-                panel.composer: gr.Textbox(value="", submit_btn=False, stop_btn=True),
+                panel.composer: gr.update(value="", submit_btn=False, stop_btn=True),
                 panel.saved: desk.save(values, transcript),
             }
-            yield from self._stream(values, choices, transcript, before, controls, say)
+            yield from self._stream(values, choices.card, growing, before, say)
         finally:
             controls.cancel()  # of no effect on an answer that has ended; ends one that nobody reads any more
             desk.sessions.end(page, tab)
 
     def _stream(
-        self,
-        values: Values,
-        choices: Choices,
-        transcript: Transcript,
-        before: list[Message],
-        controls: Controls,
-        say: Say,
+        self, values: Values, card: Card, growing: Iterator[Transcript], before: list[Message], say: Say
     ) -> Iterator[Update]:
         """The answer as it grows: only its own messages are made anew, `before` is what stands above it."""
         desk, panel = self.desk, self.panel
         thinking = False
-        for grown in answers(desk.engine, choices, transcript, controls, lambda: desk.sessions.interval):
-            transcript = grown
+        for transcript in growing:  # at least one: a request always has its last event
             update: Update = {panel.chatbot: before + desk.show_last(transcript, say)}
             if thinking != transcript.turns[-1].thinking:
                 thinking = not thinking
-                update[panel.answer_now] = gr.Button(visible=thinking)
+                update[panel.answer_now] = gr.update(visible=thinking)
             yield update
         last = transcript.turns[-1]
         yield {
             panel.transcript: transcript,
-            panel.composer: gr.Textbox(
-                submit_btn=True, stop_btn=False, **({"value": last.user} if last.failed else {})
-            ),
-            panel.answer_now: gr.Button(visible=False),
+            panel.composer: gr.update(submit_btn=True, stop_btn=False, **({"value": last.user} if last.failed else {})),
+            panel.answer_now: gr.update(visible=False),
             panel.saved: desk.save(values, transcript),
             panel.context: context_line(transcript, say),
-            panel.model_info: desk.model_info(choices.card, say),
+            panel.model_info: desk.model_info(card, say),
         }

@@ -16,7 +16,7 @@ from backends.engine import Engine
 from backends.errors import InvalidRequest
 from backends.prompts import with_system
 from backends.types import GenerationRequest, Message, Sampling, Thinking
-from ui.pace import paced
+from ui.pace import Tagged, paced
 from ui.render import fold
 from ui.tabs import TabSpec
 from ui.transcript import Reply, Stats, Transcript
@@ -106,7 +106,10 @@ def bounds(field: str) -> tuple[type, float, float]:
 def answers(
     engine: Engine, choices: Choices, transcript: Transcript, controls: Controls, interval: Any
 ) -> Iterator[Transcript]:
-    """The transcript as its last turn's replies grow, at a pace for the eye; the last one is final."""
+    """The transcript as its last turn's replies grow, at a pace for the eye; the last one is final.
+
+    The engines start with the call, not with the first look at what it returns.
+    """
     started = time.monotonic()
     prompted = choices.thinking.enabled and choices.card.thinking.kind == "prompted"
     stats = Stats(model=choices.card.name, engine=engine.name)
@@ -115,7 +118,13 @@ def answers(
         for reply in transcript.turns[-1].replies
     }
     sources = {language: engine.run(choices.request(transcript, language), controls) for language in replies}
-    for batch in paced(sources, interval):
+    return _grown(transcript, replies, paced(sources, interval), started)
+
+
+def _grown(
+    transcript: Transcript, replies: dict[str, Reply], batches: Iterator[list[Tagged]], started: float
+) -> Iterator[Transcript]:
+    for batch in batches:
         for language, event in batch:
             replies[language] = fold(replies[language], event, time.monotonic() - started)
         yield transcript.with_replies(tuple(replies.values()))

@@ -19,13 +19,18 @@ Tagged = tuple[str, Event]
 def paced(sources: Mapping[str, Iterator[Event]], interval: Callable[[], float]) -> Iterator[list[Tagged]]:
     """Events of all sources, tagged with their source's name, in order within a source, in batches.
 
-    Each source runs in a thread of its own and is read to its end even if the caller stops early: the caller cancels
-    it by the means that its events have.
+    Each source runs in a thread of its own, from this call on, and is read to its end even if the caller stops early:
+    the caller cancels it by the means that its events have.
     """
     events: queue.SimpleQueue[tuple[str, Event | None]] = queue.SimpleQueue()
     for name, source in sources.items():
         threading.Thread(target=_pump, args=(name, source, events), name=f"answer {name}", daemon=True).start()
-    running = len(sources)
+    return _batches(events, len(sources), interval)
+
+
+def _batches(
+    events: queue.SimpleQueue[tuple[str, Event | None]], running: int, interval: Callable[[], float]
+) -> Iterator[list[Tagged]]:
     started: set[str] = set()  # sources whose first word is out
     last = 0.0
     batch: list[Tagged] = []

@@ -18,6 +18,7 @@ from ui import api
 from ui.desk import Desk, Update, Values
 from ui.doors import Doors
 from ui.handlers import QUICK, restored, wire
+from ui.lean_blocks import LeanBlocks
 from ui.panel import build_panel
 from ui.sessions import Sessions
 from ui.tabs import TABS
@@ -46,7 +47,7 @@ def theme() -> gr.themes.Base:
 def build(engine: Engine) -> gr.Blocks:
     """The playground's Blocks, ready to launch. Loads no model."""
     sessions = Sessions()
-    with gr.Blocks(title="Qwen playground", analytics_enabled=False, fill_height=True) as blocks:
+    with LeanBlocks(title="Qwen playground", analytics_enabled=False, fill_height=True) as blocks:
         with gr.Row(elem_classes="masthead"):
             where = _head()
         desks: list[Desk] = []
