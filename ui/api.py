@@ -24,7 +24,7 @@ from ui.transcript import MAX_TURNS, Reply, Stats, Transcript, Turn
 
 log = logging.getLogger(__name__)
 
-INTERVAL_SECONDS = 0.04
+INTERVAL_SECONDS = 0.08
 STATS = (
     "model", "engine", "queue_s", "load_s", "ttft_s", "prompt_tokens", "cached_tokens", "thinking_tokens",
     "answer_tokens", "tokens_per_s", "ignored",

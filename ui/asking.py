@@ -76,7 +76,6 @@ class Asking:
         try:
             growing = answers(desk.engine, choices, transcript, controls, lambda: desk.sessions.interval)
             yield {
-                panel.transcript: transcript,
                 panel.chatbot: before + desk.show_last(transcript, say),
                 panel.composer: gr.update(value="", submit_btn=False, stop_btn=True),
                 panel.saved: desk.save(values, transcript),

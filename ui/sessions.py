@@ -13,7 +13,6 @@ class Sessions:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: dict[tuple[str, str], Controls] = {}
-        self._outside = 0
 
     def start(self, page: str, tab: str) -> Controls | None:
         """The switches of a new answer, or None while the tab has one already."""
@@ -40,5 +39,5 @@ class Sessions:
 
     @property
     def interval(self) -> float:
-        """Seconds between two drawings of one answer: 40 ms, wider when many stream: each one costs CPU."""
-        return max(0.04, 0.015 * len(self._running))
+        """Seconds between two drawings of one answer: each one takes processor time from the model that writes it."""
+        return max(0.08, 0.015 * len(self._running))
