@@ -6,6 +6,7 @@ import asyncio
 import gc
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gradio as gr
@@ -46,7 +47,12 @@ def processed(kind: type[gr.Blocks], given: tuple[str, ...]) -> list[Any]:
         outputs["text"].submit(lambda: None, None, list(outputs.values()))
     (function,) = blocks.fns.values()
     predictions = {outputs[name]: values[name] for name in given}
-    return asyncio.run(blocks.postprocess_data(function, predictions, SessionState(blocks)))
+
+    def process() -> list[Any]:
+        return asyncio.run(blocks.postprocess_data(function, predictions, SessionState(blocks)))
+
+    with ThreadPoolExecutor(1) as thread:  # this one may be running the event loop of the browser's tests
+        return thread.submit(process).result()
 
 
 @pytest.mark.parametrize(
