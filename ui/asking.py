@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from backends.cancel import Controls
 from backends.catalog import Card
 from backends.errors import PlaygroundError
 from backends.special_tokens import has_control_tokens
@@ -42,16 +41,13 @@ class Asking:
         yield from self._ask(values, request, transcript.before(turn), as_meant(text))
 
     def stop(self, request: gr.Request) -> None:
-        if controls := self._running(request):
+        if controls := self.desk.running(request):
             controls.cancel()
 
     def answer_now(self, request: gr.Request) -> Update:
-        if controls := self._running(request):
+        if controls := self.desk.running(request):
             controls.answer_now()
         return {self.panel.answer_now: gr.update(visible=False)}
-
-    def _running(self, request: gr.Request) -> Controls | None:
-        return self.desk.sessions.find(request.session_hash or "", self.desk.spec.id)
 
     def _ask(self, values: Values, request: gr.Request, earlier: Transcript, text: str) -> Iterator[Update]:
         """Checks, then answers. A refusal is one sentence; nothing is appended and what was typed stays."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +104,7 @@ def bounds(field: str) -> tuple[type, float, float]:
 
 
 def answers(
-    engine: Engine, choices: Choices, transcript: Transcript, controls: Controls, interval: Any
+    engine: Engine, choices: Choices, transcript: Transcript, controls: Controls, interval: Callable[[], float]
 ) -> Iterator[Transcript]:
     """The transcript as its last turn's replies grow, at a pace for the eye; the last one is final.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from backends.cancel import Controls
 from backends.catalog import Card
 from backends.engine import Engine
 from backends.errors import PlaygroundError
@@ -49,10 +50,14 @@ class Desk:
         message = index if isinstance(index, int) else index[0]
         return turn_of_message(transcript, message, self._look(say))
 
+    def running(self, request: gr.Request) -> Controls | None:
+        """The switches of the answer that is being written for this page in this tab, if there is one."""
+        return self.sessions.find(request.session_hash or "", self.spec.id)
+
     def replace(self, values: Values, transcript: Transcript, request: gr.Request) -> Update:
         """Puts another transcript in the place of this one, unless an answer is being written."""
         say = say_for(request)
-        if self.sessions.find(request.session_hash or "", self.spec.id) is not None:
+        if self.running(request) is not None:
             gr.Info(say("still_answering"))
             return {self.panel.chatbot: self.show(values[self.panel.transcript], say)}
         return {

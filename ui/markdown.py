@@ -17,7 +17,8 @@ _CODE = r"(?<![`\\])(?P<ticks>`{1,2})(?!`)[^`\n|]+(?<!`)(?P=ticks)(?!`)"
 _MATH = r"\$\$.*?\$\$|\\\[.*?\\\]|\\\(.*?\\\)|(?<!\$)\$(?![\s$])[^$\n]+(?<!\s)\$(?![\d$])"
 _SPAN = re.compile(f"(?P<code>{_CODE})|(?P<math>{_MATH})", re.DOTALL)
 _ONLY_CODE = re.compile(f"(?P<code>{_CODE})")
-_ALIVE = re.compile(r"<(?=[A-Za-z/!?])|!(?=\[)")
+_TAG = r"<(?=[A-Za-z/!?])"
+_ALIVE = re.compile(_TAG + r"|!(?=\[)")
 _BARE_BOX = re.compile(r"\\boxed\{(?:[^{}]|\{[^{}]*\})*\}")  # small models forget the delimiters around it
 
 
@@ -107,7 +108,7 @@ def _paragraph(text: str, spans: re.Pattern[str], change: Callable[[str], str]) 
 
 
 def _formula(math: str) -> str:
-    safe = re.sub(r"<(?=[A-Za-z/!?])", "< ", math)
+    safe = re.sub(_TAG, "< ", math)
     return f"\\({safe[1:-1]}\\)" if safe.startswith("$") and not safe.startswith("$$") else safe
 
 
