@@ -19,7 +19,7 @@ from backends.weights import WeightStore
 
 
 def make_engine(settings: Settings) -> Engine:
-    """The engine that the settings ask for, with nothing loaded. Asks the hub in the background whether it is there."""
+    """The engine that the settings ask for, with nothing loaded."""
     name = "llama_cpp" if settings.engine == "auto" else settings.engine
     shelf = "llama_cpp" if name == "scripted" else name  # the script plays whatever model llama.cpp would run
     store = WeightStore(settings.cache_dir, modelscope=settings.modelscope, offline=settings.offline)
@@ -32,7 +32,6 @@ def make_engine(settings: Settings) -> Engine:
         choice=settings.model,
         hub_reachable=store.hub_reachable,
     )
-    threading.Thread(target=store.hub_reachable, name="hub probe", daemon=True).start()
     return Engine(models)
 
 
@@ -54,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     blocks = build(engine)
     try:
         blocks.launch(**launch_options(settings.host, settings.port), prevent_thread_lock=True)
+        # Asked in the background and after the start, which it would slow.
+        threading.Thread(target=engine.models.hub_reachable, name="hub probe", daemon=True).start()
         print(f"The playground is at {blocks.local_url}", flush=True)
         blocks.block_thread()
     finally:

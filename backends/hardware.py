@@ -111,7 +111,7 @@ def ranked(
     catalog: Catalog, machine: Machine, task: str, engine: str, obtainable: Obtainable, reclaimable: int = 0
 ) -> list[Ranked]:
     """All cards for the picker: those usable now first, then those good at the task, each in the catalog's order."""
-    rows = [_judge(card, machine, task, engine, obtainable, reclaimable) for card in catalog]
+    rows = [judge(card, machine, task, engine, obtainable, reclaimable) for card in catalog]
     return sorted(rows, key=lambda row: (row[2] != "", task not in row[0].good_at))
 
 
@@ -124,14 +124,15 @@ def choose(
     """
     refused = []
     for card in sorted(catalog, key=lambda card: task not in card.good_at):
-        row = _judge(card, machine, task, engine, obtainable, reclaimable)  # one by one: it may ask the network
+        row = judge(card, machine, task, engine, obtainable, reclaimable)  # one by one: it may ask the network
         if row[2] == "":
             return card
         refused.append(row)
     raise _none_usable(refused, task, engine)
 
 
-def _judge(card: Card, machine: Machine, task: str, engine: str, obtainable: Obtainable, reclaimable: int) -> Ranked:
+def judge(card: Card, machine: Machine, task: str, engine: str, obtainable: Obtainable, reclaimable: int = 0) -> Ranked:
+    """How one card would do, and why it cannot be used now."""
     result = fit(card, engine, machine, reclaimable)
     if not _suits(card, task):
         return card, result, "reads only text"

@@ -15,7 +15,7 @@ from backends import hardware
 from backends.cancel import Cancel
 from backends.catalog import Artefact, Card, Catalog
 from backends.errors import OutOfMemory
-from backends.hardware import Fit
+from backends.hardware import Fit, Ranked
 from backends.machine import Machine
 from backends.scheduler import Line
 from backends.types import Backend, Capabilities, Loading
@@ -75,6 +75,7 @@ class Models:
         self._models: dict[str, Model] = {}
         self._chosen: dict[str, Card] = {}
         self._promised: dict[str, int] = {}  # bytes that models being loaded will take, by card id
+        self._seen: tuple[float, Machine | None] = (0.0, None)
         self._lock = threading.RLock()
 
     def choose(self, task: str) -> Card:
@@ -88,9 +89,13 @@ class Models:
                 )
             return self._chosen[task]
 
-    def ranked(self, task: str) -> list[tuple[Card, Fit, str]]:
+    def ranked(self, task: str) -> list[Ranked]:
         """Every card for `task`, those that can run here first; the others with the reason why not."""
-        return hardware.ranked(self.catalog, self._machine(), task, self.engine, self._obtainable, self._reclaimable())
+        return hardware.ranked(self.catalog, self._lately(), task, self.engine, self._obtainable, self._reclaimable())
+
+    def judge(self, card: Card, task: str) -> Ranked:
+        """One row of `ranked`, without the work for the others."""
+        return hardware.judge(card, self._lately(), task, self.engine, self._obtainable, self._reclaimable())
 
     def get(self, card: Card) -> Model:
         """The place of this card. Raises `OutOfMemory` where it cannot fit even with everything else unloaded."""
@@ -143,6 +148,14 @@ class Models:
         """This machine now, less what models that are being loaded will take."""
         machine = self._detect()
         return replace(machine, ram_available=max(0, machine.ram_available - sum(self._promised.values())))
+
+    def _lately(self) -> Machine:
+        """This machine within the last second: for showing, not for deciding. A page asks for each of its tabs."""
+        now, (seen_at, machine) = time.monotonic(), self._seen
+        if machine is None or now - seen_at > 1.0:
+            machine = self._machine()
+            self._seen = now, machine
+        return machine
 
     def _make_room(self, wanted: Model) -> Fit:
         """Unloads idle models, the longest unused first, until `wanted` fits."""

@@ -32,7 +32,7 @@ MODEL = "Qwen2.5-Coder 0.5B"
 
 
 def measure(quick: bool) -> Iterator[Figure]:
-    yield _throughput(pairs=1 if quick else 7)
+    yield _throughput(pairs=1 if quick else 21)
     engine, backend = loaded_engine()
     try:
         yield _cache(engine, backend, n=1 if quick else 5)

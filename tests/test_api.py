@@ -60,7 +60,6 @@ class App:
     url: str
     client: Client
     engine: Engine
-    queue_pause_s: float
 
     def ask(self, endpoint: str = "chat", message: Any = "Why?", **given: Any) -> list[dict[str, Any]]:
         """Everything that the endpoint streams."""
@@ -106,7 +105,7 @@ def app(card: Card) -> Iterator[App]:
         blocks = build(engine)
         blocks.launch(**launch_options("127.0.0.1", 0), prevent_thread_lock=True)
         client = Client(blocks.local_url, verbose=False)
-    yield App(blocks.local_url, client, engine, blocks._queue.sleep_when_free)
+    yield App(blocks.local_url, client, engine)
     with _leaks_of_gradio():
         client.close()
         blocks.close(verbose=False)
@@ -358,7 +357,3 @@ def test_several_ask_at_once_and_each_gets_its_own_answer(app: App) -> None:
     for n, job in enumerate(jobs):
         assert json.loads(job.result(PATIENCE_S)["answer"])[0] == ["system", f"number {n}"]
     assert app.running == 0
-
-
-def test_the_queue_does_not_spin_when_nobody_asks(app: App) -> None:
-    assert app.queue_pause_s >= 0.005

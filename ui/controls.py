@@ -11,7 +11,7 @@ from backends.catalog import OfficialSampling
 from backends.types import Capabilities, Sampling
 from ui.choices import bounds
 from ui.render import Say
-from ui.texts import label
+from ui.texts import label, speaker
 
 STEPS = {"temperature": 0.05, "top_p": 0.01, "min_p": 0.01, "presence_penalty": 0.1, "repetition_penalty": 0.01}
 
@@ -33,6 +33,7 @@ def sampling_controls(official: Sampling, capabilities: Capabilities) -> dict[st
             step=STEPS.get(name, 1),
             value=getattr(official, name),
             label=label(f"sampling_{name}"),
+            info=mark(name, getattr(official, name), getattr(official, name), capabilities, speaker("en")),
             interactive=usable,
             buttons=[],
         )

@@ -21,7 +21,7 @@ class Keeping:
         turn = self.desk.turn(transcript, event.index, say_for(request))
         update = self.desk.replace(values, transcript.before(turn), request)
         if self.panel.transcript in update:
-            update[self.panel.composer] = gr.Textbox(value=transcript.turns[turn].user)
+            update[self.panel.composer] = gr.update(value=transcript.turns[turn].user)
         return update
 
     def clear(self, values: Values, request: gr.Request) -> Update:
@@ -31,7 +31,7 @@ class Keeping:
         """Fills the box and sets what belongs to the example; sending is the visitor's own act."""
         example = self.desk.spec.examples[int(event.index)]
         options = {self.panel.options[name]: value for name, value in example.options.items()}
-        return {self.panel.composer: gr.Textbox(value=example.text)} | options
+        return {self.panel.composer: gr.update(value=example.text)} | options
 
     def export_json(self, values: Values) -> Update:
         """The payload is a file name, a line break, and the file's text: the page makes the download of it."""

@@ -17,7 +17,7 @@ def choices(ranked: list[Ranked], own_choice: Card | None, say: Say) -> list[tup
 
 def describe(models: Models, task: str, card: Card, say: Say) -> str:
     """What the Model section says under the picker."""
-    fit, reason = next((fit, reason) for other, fit, reason in models.ranked(task) if other.id == card.id)
+    _, fit, reason = models.judge(card, task)
     loaded = any(model.card.id == card.id for model in models.loaded())
     lines = [
         say(

@@ -18,7 +18,7 @@ from ui import api
 from ui.desk import Desk, Update, Values
 from ui.doors import Doors
 from ui.handlers import QUICK, restored, wire
-from ui.lean_blocks import LeanBlocks
+from ui.lean_gradio import LeanBlocks
 from ui.panel import build_panel
 from ui.sessions import Sessions
 from ui.tabs import TABS
@@ -66,10 +66,10 @@ def build(engine: Engine) -> gr.Blocks:
             host = request.url.hostname or ""
             text = say("where_here") if host in LOOPBACK else say("where_host", host=host)
             updates: Update = {where: f"<p>{html.escape(text)}</p>"}
-            updates |= {tab: gr.Tab(label=say(f"tab_{tab.id}")) for tab in tabs}
+            updates |= {tab: gr.update(label=say(f"tab_{tab.id}")) for tab in tabs}
             for tuning in tunings:
                 updates |= tuning.restore(values[tuning.panel.saved], request)
-            return updates
+            return {component: update for component, update in updates.items() if not _stands_at(component, update)}
 
         blocks.load(
             restore,
@@ -83,8 +83,6 @@ def build(engine: Engine) -> gr.Blocks:
 
         blocks.unload(leave)
         blocks.queue(api_open=False, default_concurrency_limit=None)  # nobody passes the line by a direct call
-        # Gradio 6.31 looks for new events every millisecond, which costs an idle laptop 5 % of a core.
-        blocks._queue.sleep_when_free = 0.008
         api.attach(engine)
     return blocks
 
@@ -111,6 +109,13 @@ def launch_options(host: str, port: int) -> dict[str, Any]:
 
 async def _healthz(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
+
+
+def _stands_at(component: Any, update: Any) -> bool:
+    """Whether a page that has just been opened shows this already; every update that is left out saves time."""
+    is_update = isinstance(update, dict) and "__type__" in update
+    given = {name: value for name, value in update.items() if name != "__type__"} if is_update else {"value": update}
+    return all(getattr(component, name, None) == value for name, value in given.items())
 
 
 def _script() -> str:

@@ -10,7 +10,7 @@ import gradio as gr
 from backends.catalog import Card
 from backends.types import Capabilities
 from ui.choices import MAX_BUDGET, MAX_MESSAGE
-from ui.controls import sampling_controls
+from ui.controls import sampling_controls, source_line
 from ui.tabs import MAX_TARGETS, Option, TabSpec, languages
 from ui.texts import label, speaker
 from ui.transcript import Transcript
@@ -59,7 +59,8 @@ class Panel:
 
 def build_panel(spec: TabSpec, card: Card, capabilities: Capabilities) -> Panel:
     """Lays out one tab within the Blocks context that is open. `card`: what the controls first stand at."""
-    official = card.official(spec.id, card.thinks(card.thinking.default)).values
+    official = card.official(spec.id, card.thinks(card.thinking.default))
+    say = speaker("en")
     with gr.Column(elem_classes="talk"):
         chatbot = gr.Chatbot(
             label=label("transcript"),
@@ -73,7 +74,7 @@ def build_panel(spec: TabSpec, card: Card, capabilities: Capabilities) -> Panel:
             editable="user",
             latex_delimiters=LATEX,
             allow_tags=False,
-            placeholder=speaker("en")(f"greeting_{spec.id}"),
+            placeholder=say(f"greeting_{spec.id}"),
             examples=[{"text": example.text} for example in spec.examples],
         )
         answer_now = gr.Button(label("answer_now"), visible=False, size="sm", elem_classes="answer-now")
@@ -102,13 +103,16 @@ def build_panel(spec: TabSpec, card: Card, capabilities: Capabilities) -> Panel:
             )
             model_info = gr.Markdown(elem_classes="quiet")
         with gr.Accordion(label("section_thinking")):
-            thinking = gr.Checkbox(value=card.thinks(card.thinking.default), label=label("thinking_switch"))
-            thinking_kind = gr.Markdown(elem_classes="quiet")
+            rule = card.thinking
+            thinking = gr.Checkbox(
+                value=card.thinks(rule.default), label=label("thinking_switch"), interactive=rule.kind != "always"
+            )
+            thinking_kind = gr.Markdown(say(f"thinking_kind_{rule.kind}"), elem_classes="quiet")
             budget = gr.Slider(0, MAX_BUDGET, 0, step=64, label=label("budget"), info=label("budget_hint"), buttons=[])
         with gr.Accordion(label("section_sampling"), open=False):
             reset = gr.Button(label("reset_sampling"), size="sm")
-            sampling = sampling_controls(official, capabilities)
-            source = gr.Markdown(elem_classes="quiet")
+            sampling = sampling_controls(official.values, capabilities)
+            source = gr.Markdown(source_line(official, say), elem_classes="quiet")
         with gr.Accordion(label("section_conversation"), open=False):
             system = gr.Textbox(spec.system, label=label("system"), info=label("system_hint"), lines=2, max_lines=12)
             with gr.Row():
@@ -121,7 +125,7 @@ def build_panel(spec: TabSpec, card: Card, capabilities: Capabilities) -> Panel:
         spec=spec,
         transcript=gr.State(Transcript()),
         saved=gr.BrowserState(None, storage_key=f"qwen-playground-{spec.id}", secret=STORAGE_KEY),
-        official=gr.State(official.model_dump()),
+        official=gr.State(official.values.model_dump()),
         chatbot=chatbot,
         composer=composer,
         answer_now=answer_now,
@@ -159,4 +163,4 @@ def _option(spec: TabSpec, option: Option) -> Any:
                 choices, value=list(option.default), label=name, multiselect=True, max_choices=MAX_TARGETS
             )
         case "text":
-            return gr.Textbox(label=name, placeholder=label(f"{spec.id}_{option.name}_hint"), lines=1, max_lines=6)
+            return gr.Textbox("", label=name, placeholder=label(f"{spec.id}_{option.name}_hint"), lines=1, max_lines=6)

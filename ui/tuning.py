@@ -63,9 +63,12 @@ class Tuning:
                 say,
             ),
             **self._options(settings.get("options")),
-            panel.model: gr.Dropdown(choices=model_picker.choices(ranked, desk.own_choice(), say), value=model),
+            panel.model: gr.update(choices=model_picker.choices(ranked, desk.own_choice(), say), value=model),
             panel.transcript: transcript,
-            panel.chatbot: gr.Chatbot(desk.show(transcript, say), placeholder=say(f"greeting_{desk.spec.id}")),
+            panel.chatbot: gr.update(
+                placeholder=say(f"greeting_{desk.spec.id}"),
+                **({"value": desk.show(transcript, say)} if transcript.turns else {}),
+            ),
             panel.context: context_line(transcript, say),
             panel.system: system if isinstance(system, str) else desk.spec.system,
             panel.budget: budget if isinstance(budget, int) and 0 <= budget <= MAX_BUDGET else 0,
@@ -81,7 +84,7 @@ class Tuning:
             panel.official: values,
             panel.source: source_line(official, say),
             panel.model_info: self.desk.model_info(card, say),
-            panel.thinking: gr.Checkbox(value=thinks, interactive=rule.kind != "always"),
+            panel.thinking: gr.update(value=thinks, interactive=rule.kind != "always"),
             panel.thinking_kind: say(f"thinking_kind_{rule.kind}"),
         }
         capabilities = self.desk.engine.models.capabilities
@@ -90,7 +93,7 @@ class Tuning:
             if name == "seed":  # has no official value
                 update[control] = value
             else:
-                update[control] = gr.Slider(value=value, info=mark(name, value, values[name], capabilities, say))
+                update[control] = gr.update(value=value, info=mark(name, value, values[name], capabilities, say))
         return update
 
     def _options(self, saved: object) -> Update:

@@ -1,9 +1,11 @@
-"""LeanBlocks gives what gradio's own Blocks give, and leaves alone what a handler leaves alone."""
+"""LeanBlocks gives what gradio's own Blocks give, leaves alone what a handler leaves alone, and sleeps when idle."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +14,9 @@ from typing import Any
 import gradio as gr
 import pytest
 from gradio.state_holder import SessionState
+from gradio_client import Client
 
-from ui.lean_blocks import LeanBlocks
+from ui.lean_gradio import LeanBlocks, WokenQueue
 
 NAMES = ("text", "chat", "state", "saved", "button")
 
@@ -73,3 +76,44 @@ def test_what_is_named_comes_out_as_from_gradio_itself(given: tuple[str, ...]) -
             assert ours == theirs, name
         else:
             assert ours in (None, {"__type__": "update"}), name
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[gr.Blocks, Client]]:
+    """Two endpoints: one that takes everybody at once, and one that takes a single event at a time."""
+    alone = threading.Lock()
+
+    def one_by_one(number: int) -> int:
+        assert alone.acquire(blocking=False), "two at once"
+        time.sleep(0.02)
+        alone.release()
+        return number
+
+    def at_once(number: int) -> int:
+        return number
+
+    with LeanBlocks(analytics_enabled=False) as blocks:
+        gr.api(at_once, api_name="many", concurrency_limit=None)
+        gr.api(one_by_one, api_name="single", concurrency_limit=1)
+    blocks.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    client = Client(blocks.local_url, verbose=False)
+    yield blocks, client
+    client.close()
+    blocks.close()
+
+
+@pytest.mark.parametrize("endpoint", ["many", "single"])
+def test_every_event_is_answered_whether_places_are_limited_or_not(
+    served: tuple[gr.Blocks, Client], endpoint: str
+) -> None:
+    _, client = served
+    jobs = [client.submit(number, api_name=f"/{endpoint}") for number in range(20)]
+    assert [job.result(timeout=30) for job in jobs] == list(range(20))
+
+
+def test_an_idle_queue_sleeps(served: tuple[gr.Blocks, Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio's own looks five hundred times in half a second."""
+    looks: list[float] = []
+    monkeypatch.setattr(WokenQueue, "__len__", lambda queue: looks.append(time.monotonic()) or 0)
+    time.sleep(0.5)
+    assert len(looks) <= 5

@@ -1,0 +1,92 @@
+"""Gradio without three costs that a small machine feels while a model writes on it.
+
+- An output that a handler leaves alone is made anew at every step of a stream, its signature and JSON schema included.
+- The queue looks for new events every millisecond, and for the progress of `gr.Progress` every ten.
+- Every step looks through the whole import path for matplotlib, twice, where it is not installed.
+
+Each reaches into Gradio 6.31; tests hold them against the original, and without them everything works, only slower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+import time
+from contextlib import suppress
+from copy import copy
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import Block
+from gradio.queueing import Queue
+from gradio.utils import set_task_name
+
+IDLE_SECONDS = 1.0  # between two looks while nothing waits; also how long the queue takes to notice its end
+
+if importlib.util.find_spec("matplotlib") is None:
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]  # Python's own way to remember that it is missing
+
+
+class LeanBlocks(gr.Blocks):  # type: ignore[misc]
+    def queue(self, *args: Any, **kwargs: Any) -> LeanBlocks:
+        super().queue(*args, **kwargs)
+        self._queue.__class__ = WokenQueue
+        self._queue.pushed = asyncio.Event()
+        self._queue.progress_update_sleep_when_free = IDLE_SECONDS
+        return self
+
+    async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
+        """As gradio's, for those outputs only that a dict of updates names."""
+        by_block = isinstance(predictions, dict) and predictions and all(isinstance(key, Block) for key in predictions)
+        if not by_block or len(predictions) == len(block_fn.outputs):
+            return await super().postprocess_data(block_fn, predictions, state)  # type: ignore[no-any-return]
+        given = {block._id: value for block, value in predictions.items()}
+        touched = copy(block_fn)
+        touched.outputs = [block for block in block_fn.outputs if block._id in given]
+        values = [given[block._id] for block in touched.outputs]
+        done = await super().postprocess_data(touched, values if len(values) > 1 else values[0], state)
+        by_id = dict(zip((block._id for block in touched.outputs), done, strict=True))
+        return [by_id.get(block._id, None if block.stateful else {"__type__": "update"}) for block in block_fn.outputs]
+
+
+class WokenQueue(Queue):  # type: ignore[misc]
+    """Woken by what is put into it. Only while something waits for a place does it look again by itself."""
+
+    pushed: asyncio.Event
+    stopped: bool
+
+    async def push(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().push(*args, **kwargs)
+        finally:
+            self.pushed.set()
+
+    async def start_processing(self) -> None:
+        try:
+            while not self.stopped:
+                with suppress(TimeoutError, asyncio.TimeoutError):
+                    await asyncio.wait_for(self.pushed.wait(), self.sleep_when_free if len(self) else IDLE_SECONDS)
+                self.pushed.clear()
+                async with self.delete_lock:
+                    while None in self.active_jobs and (batch := self.get_events()):
+                        self._begin(*batch)
+        finally:
+            self.stopped = True
+            self._cancel_asyncio_tasks()
+
+    def _begin(self, events: list[Any], batch: bool, concurrency_id: str) -> None:
+        """The bookkeeping of gradio's own loop."""
+        began, fn, line = time.time(), events[0].fn, self.event_queue_per_concurrency_id[concurrency_id]
+        self.active_jobs[self.active_jobs.index(None)] = events
+        line.current_concurrency += 1
+        line.start_times_per_fn[fn].add(began)
+        for event in events:
+            if (analytics := self.event_analytics.get(event._id)) is not None:
+                analytics["status"] = "processing"
+        task = asyncio.create_task(self.process_events(events, batch, began, fn))
+        set_task_name(task, events[0].session_hash, fn._id, events[0]._id, batch)
+        self._asyncio_tasks.add(task)
+        task.add_done_callback(self._asyncio_tasks.discard)
+        if self.live_updates:
+            self.broadcast_estimations(concurrency_id)
