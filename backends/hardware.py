@@ -35,7 +35,7 @@ FOOTPRINTS = {
     # Overhead: compute buffers and the process itself. The prebuilt wheel computes on the CPU (Apple: on its GPU).
     "llama_cpp": Footprint(weights=1.0, overhead=350_000_000, most_slots=8, discrete_gpu=False),
     # Qwen3-VL's README: real use is at least 1.2 times the weights. Overhead: the torch and CUDA contexts.
-    "hf_transformers": Footprint(weights=1.2, overhead=1_000_000_000, most_slots=1, discrete_gpu=True),
+    "transformers": Footprint(weights=1.2, overhead=1_000_000_000, most_slots=1, discrete_gpu=True),
 }
 
 

@@ -105,7 +105,7 @@ def test_a_prompted_model_does_not_think_by_default(card: Card) -> None:
 
 @every_card
 def test_every_model_can_be_had_by_some_engine(card: Card) -> None:
-    assert card.sources("llama_cpp") or card.sources("hf_transformers")
+    assert card.sources("llama_cpp") or card.sources("transformers")
     for artefact in card.artefacts:
         assert artefact.hub or artefact.modelscope or artefact.wheels
         assert artefact.sha256 or not artefact.wheels

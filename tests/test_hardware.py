@@ -24,7 +24,7 @@ from backends.machine import GIB, NO_LIMITS, Gpu, Machine
 
 CATALOG = Catalog.read()
 TEXT_TASKS = ("chat", "coding", "math", "multilingual")
-ENGINES = ("llama_cpp", "hf_transformers")
+ENGINES = ("llama_cpp", "transformers")
 
 cards = st.sampled_from(CATALOG.cards)
 engines = st.sampled_from(ENGINES)
@@ -117,7 +117,7 @@ def test_the_reason_is_a_sentence_with_both_numbers() -> None:
 
 def test_a_model_that_fits_but_would_be_slow_says_so_as_an_estimate() -> None:
     here = machine(128 * GIB)
-    slow = fit(CATALOG.get("qwen3-14b"), "hf_transformers", here)
+    slow = fit(CATALOG.get("qwen3-14b"), "transformers", here)
     assert slow.fits
     assert slow.slow
     assert "by estimate 0.8 tokens a second" in slow.reason
@@ -126,7 +126,7 @@ def test_a_model_that_fits_but_would_be_slow_says_so_as_an_estimate() -> None:
 
 def test_a_mixture_of_experts_is_as_fast_as_its_active_part() -> None:
     here = machine(256 * GIB)
-    dense, sparse = (fit(CATALOG.get(name), "hf_transformers", here) for name in ("qwen3-32b", "qwen3-30b-a3b"))
+    dense, sparse = (fit(CATALOG.get(name), "transformers", here) for name in ("qwen3-32b", "qwen3-30b-a3b"))
     assert dense.tokens_per_s is not None
     assert sparse.tokens_per_s is not None
     assert sparse.tokens_per_s > 5 * dense.tokens_per_s
@@ -135,7 +135,7 @@ def test_a_mixture_of_experts_is_as_fast_as_its_active_part() -> None:
 def test_transformers_uses_the_graphics_card_and_the_prebuilt_llama_cpp_does_not() -> None:
     here = machine(4 * GIB, 4 * GIB, 8, Gpu("small", 8 * GIB, 8 * GIB), Gpu("large", 80 * GIB, 80 * GIB))
     card = CATALOG.get("qwen3-8b")
-    on_gpu = fit(card, "hf_transformers", here)
+    on_gpu = fit(card, "transformers", here)
     assert on_gpu.fits
     assert on_gpu.tokens_per_s is None
     assert "the graphics card has" in on_gpu.reason

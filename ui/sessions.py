@@ -40,4 +40,4 @@ class Sessions:
     @property
     def interval(self) -> float:
         """Seconds between two drawings of one answer: each one takes processor time from the model that writes it."""
-        return max(0.08, 0.015 * len(self._running))
+        return max(0.1, 0.015 * len(self._running))

@@ -234,7 +234,7 @@ def _message(message: Message) -> dict[str, str]:
 def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
     """The JSON of each 'data:' line. Lines end at a line feed and nowhere else: answers may hold U+2028 and its kin."""
     rest = b""
-    for piece in response.iter_bytes():
+    for piece in response.iter_raw():
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
             if line.startswith(b"error:"):
