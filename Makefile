@@ -1,14 +1,21 @@
 # make run: set everything up and serve the playground. make test: set everything up and test it.
+# With an NVIDIA card `make run` also sets the transformers engine up; without one, `make setup-transformers` does.
 VENV ?= .venv
 PYTHON ?= python3
 PY = $(VENV)/bin/python
 
-.PHONY: run setup test check fix bench space dev clean
+.PHONY: run setup setup-transformers test check fix bench space dev clean
 
 run: setup
 	$(PY) app.py $(ARGS)
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.installed $(if $(shell command -v nvidia-smi),setup-transformers)
+
+setup-transformers: $(VENV)/.installed-transformers
+
+$(VENV)/.installed-transformers: $(VENV)/.installed requirements-transformers.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-transformers.txt
+	@touch $@
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,10 +24,10 @@ $(VENV)/.installed: requirements.txt
 
 dev: $(VENV)/.installed-dev
 
-$(VENV)/.installed-dev: requirements.txt requirements-dev.txt
+$(VENV)/.installed-dev: requirements.txt requirements-transformers.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	@touch $@ $(VENV)/.installed
+	@touch $(VENV)/.installed $(VENV)/.installed-transformers $@
 
 test: dev
 	$(PY) -m pytest

@@ -21,6 +21,9 @@ from backends.types import Sampling
 CATALOG_FILE = Path(__file__).with_name("catalog.toml")
 
 Task = Literal["chat", "coding", "math", "multilingual", "image"]
+Quantisation = Literal["", "8bit", "4bit"]
+# Of the size at 16 bit. Estimates: bitsandbytes leaves embeddings, norms and the output layer as they are.
+WEIGHT_SHARE: dict[Quantisation, float] = {"": 1.0, "8bit": 0.55, "4bit": 0.35}
 
 
 class _Row(BaseModel):
@@ -78,17 +81,26 @@ class Wheels(_Row):
 
 
 class Artefact(_Row):
-    """One file of weights and every place that it can come from. Sizes in bytes."""
+    """One file of weights and every place that it can come from. Sizes in bytes.
+
+    `git_blob` is the checksum of a small file that the hub has no SHA-256 of; `revision` is the hub's.
+    """
 
     engine: str
     file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    role: Literal["model", "projector"] = "model"
+    role: Literal["model", "projector", "repository"] = "model"
     bytes: int = Field(gt=0)
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    git_blob: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     hub: str | None = None
+    revision: str = "main"
     modelscope: str | None = None
     wheels: Wheels | None = None
     size_estimated: bool = False
+
+    @property
+    def checksum(self) -> str | None:
+        return self.sha256 or self.git_blob
 
     @model_validator(mode="after")
     def _can_be_had(self) -> Artefact:
@@ -111,8 +123,10 @@ class Repository(_Row):
 
     @property
     def config(self) -> Artefact:
-        """Its smallest file: where that can be had, the rest is taken to be had too."""
-        return Artefact(engine=self.engine, file="config.json", bytes=2_000, size_estimated=True, hub=self.hub)
+        """The file that stands for the whole: asked about it, the store answers for all files."""
+        return Artefact(
+            engine=self.engine, role="repository", file="config.json", bytes=2_000, size_estimated=True, hub=self.hub
+        )
 
 
 class Card(_Row):
@@ -120,6 +134,7 @@ class Card(_Row):
 
     `parameters` in thousand millions; `active_parameters` are those that one token passes through where only a part of
     the model works on each (mixture of experts). `kv_bytes_per_token` is the KV cache's cost of one token at 16 bit.
+    `quantisation` is what an engine is to do to the weights of a repository while it loads them.
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
@@ -138,6 +153,7 @@ class Card(_Row):
     sampling: tuple[OfficialSampling, ...]
     artefacts: tuple[Artefact, ...] = ()
     repositories: tuple[Repository, ...] = ()
+    quantisation: Quantisation = ""
 
     def official(self, task: str, thinking: bool, images: bool = False) -> OfficialSampling:
         """The published values for this task and mode: the matching row that names the most conditions."""
@@ -170,7 +186,17 @@ class Card(_Row):
     def weight_bytes(self, engine: str) -> int:
         """What the weights take once loaded, projector included; estimated from `parameters` for a repository."""
         files = [a.bytes for role in ("model", "projector") if (a := self.artefact(engine, role))]
-        return sum(files) if files else round(self.parameters * 1e9 * 2)
+        return sum(files) if files else round(self.parameters * 1e9 * 2 * WEIGHT_SHARE[self.quantisation])
+
+    def quantised(self, quantisation: Quantisation, engine: str) -> Card:
+        """A card of its own for the same model with fewer bits."""
+        card = self.model_copy(update={"quantisation": quantisation})
+        saved = (self.weight_bytes(engine) - card.weight_bytes(engine)) / 1e9
+        suffix = quantisation.replace("bit", "-bit")
+        note = f"{self.note} {suffix}: by estimate {saved:.1f} GB less memory than at 16 bit.".lstrip()
+        return card.model_copy(
+            update={"id": f"{self.id}-{quantisation}", "name": f"{self.name} · {suffix}", "note": note}
+        )
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Card:
@@ -214,6 +240,15 @@ class Catalog:
         except KeyError:
             shown = card_id if len(card_id) <= 60 else card_id[:60] + "…"
             raise UnknownModel(f"There is no model with the id {shown!r} in the catalog.") from None
+
+    def with_quantised(self, engine: str) -> Catalog:
+        """With every 16-bit repository of `engine` also at 8 and at 4 bit, after the card itself."""
+        cards: list[Card] = []
+        for card in self:
+            cards.append(card)
+            if card.repository(engine) and not card.quantisation:
+                cards += [card.quantised("8bit", engine), card.quantised("4bit", engine)]
+        return Catalog(tuple(cards))
 
     @classmethod
     def read(cls, path: Path = CATALOG_FILE) -> Catalog:

@@ -29,6 +29,7 @@ TIMEOUT = httpx.Timeout(20.0, connect=10.0)
 TRIES = 4  # in a row without one new byte
 CANCEL_POLL_S = 0.2
 PROBE_S = 3.0
+MOST_TEXT = 16 << 20
 HUB = "the model hub"
 
 
@@ -63,10 +64,13 @@ class Address:
     repo: str
 
     @classmethod
-    def on_hub(cls, repo: str, file: str) -> Address:
-        """With the person's token where there is one. httpx drops it when a redirect leads to another host."""
-        headers: dict[str, str] = build_hf_headers(library_name="qwen-playground")
-        return cls(file, hf_hub_url(repo, file, endpoint=hub_endpoint()), headers, HUB, repo)
+    def on_hub(cls, repo: str, file: str, revision: str) -> Address:
+        return cls(file, hf_hub_url(repo, file, revision=revision, endpoint=hub_endpoint()), _hub_headers(), HUB, repo)
+
+    @classmethod
+    def of_listing(cls, repo: str) -> Address:
+        """Where the hub lists the files of a whole repository, with sizes and checksums, as JSON."""
+        return cls(repo, f"{hub_endpoint()}/api/models/{quote(repo)}?blobs=true", _hub_headers(), HUB, repo)
 
     @classmethod
     def on_modelscope(cls, repo: str, file: str, endpoint: str) -> Address:
@@ -96,6 +100,12 @@ class Address:
         if status == 404:
             return WeightsError(f"{keeper} does not have {self.file}.")
         return WeightsError(f"{keeper} does not give out {self.file}.")
+
+
+def _hub_headers() -> dict[str, str]:
+    """With the person's token where there is one. httpx drops it when a redirect leads to another host."""
+    headers: dict[str, str] = build_hf_headers(library_name="qwen-playground")
+    return headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +208,20 @@ def claimed(address: Address, cancel: Cancel) -> Head:
     if head.status != 200:
         raise address.refusal(head.status)
     return head
+
+
+def text(address: Address, cancel: Cancel) -> bytes:
+    """A short answer as a whole. Raises `Cancelled`, `WeightsError`."""
+    data = bytearray()
+    with Connection(address) as connection:
+        head = connection.head(cancel)
+        if head.status != 200:
+            raise address.refusal(head.status)
+        for piece in connection.body(cancel):
+            data += piece
+            if len(data) > MOST_TEXT:
+                raise WeightsError(f"What {address.keeper} says of {address.repo} has no end.")
+    return bytes(data)
 
 
 def download(

@@ -1,4 +1,4 @@
-"""A file of weights while it grows: its partial file, its room on the disk, its checksum, its progress.
+"""A file of weights while it grows: its lock, its partial file, its room on the disk, its checksum, its progress.
 
 Knows nothing of where the bytes come from, nor which of two checksums is the right one.
 """
@@ -11,17 +11,22 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from filelock import FileLock, Timeout
+
 from backends.cancel import Cancel
-from backends.errors import NotEnoughDisk
+from backends.errors import NotEnoughDisk, WeightsError
 from backends.types import Loading, Stage
 
 EVENT_EVERY_S = 0.2
 SPEED_MEMORY_S = 5.0
 HASH_CHUNK = 4 << 20
+LOCK_POLL_S = 0.5
+GIT_BLOB_LENGTH = 40  # of git's id of a file in hexadecimal; a SHA-256 has 64
 
 
 class Cancelled(Exception):
@@ -52,6 +57,46 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
     draft.replace(path)
 
 
+def sync_folder(folder: Path) -> None:
+    """Makes new names survive a power cut, where the system lets folders be opened (Windows does not)."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def alone(place: Path, name: str, work: Iterator[Loading], cancel: Cancel) -> Iterator[Loading]:
+    """Does the `work` at `place` while no other thread or process does; `name` is for sentences.
+
+    Raises `Cancelled`, `WeightsError`.
+    """
+    # Not thread-local: a web server may run each step of a generator in another thread.
+    lock = FileLock(beside(place, ".lock"), thread_local=False)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        yield from _acquire(lock, cancel)
+        yield from work
+    except OSError as exc:
+        sentence = f"{name} cannot be stored on this machine."
+        raise WeightsError(sentence, "Check that the playground may write to its data folder.") from exc
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock, cancel: Cancel) -> Iterator[Loading]:
+    """Waits for the lock, saying so about twice a second."""
+    while True:
+        try:
+            lock.acquire(blocking=False)
+            return
+        except Timeout:
+            yield Loading("fetching", None, "waiting for another process that is fetching it")
+            if cancel.wait(LOCK_POLL_S):
+                raise Cancelled from None
+
+
 def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
@@ -68,27 +113,31 @@ def human(size: int) -> str:
     return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
 
 
+def no_room(name: str, needed: int, free: int) -> NotEnoughDisk:
+    return NotEnoughDisk(f"{name} needs {human(needed)} more disk space, and {human(free)} are free.")
+
+
 class PartialFile:
     """The bytes of `final` that are here so far, in order from the first; open for appending inside `with`.
 
-    They are kept only while the checksum that they shall add up to (`sha256`) stays the same. `ends` are the sizes at
+    They are kept only while the checksum that they shall add up to stays the same. `ends` are the sizes at
     which a piece was complete and safely on the disk; a source of whole pieces goes on from the last of them. `needed`:
     bytes of the whole as far as they are known; `free` tells the free bytes of a folder's disk.
     """
 
-    def __init__(self, final: Path, sha256: str, needed: int, free: Callable[[Path], int]) -> None:
+    def __init__(self, final: Path, checksum: str, needed: int, free: Callable[[Path], int]) -> None:
         self.name = final.name
         self.path = beside(final, ".part")
         self.size = 0
         self.ends: list[int] = []
         self._state = beside(final, ".part.json")
-        self._sha256 = sha256
+        self._checksum = checksum
         self._free = free
         self._needed = needed
 
     def __enter__(self) -> Self:
         state = read_state(self._state)
-        known = state.get("sha256") == self._sha256
+        known = state.get("sha256") == self._checksum
         self._file = self.path.open("ab" if known else "wb")
         self.size = self._file.tell()
         self.ends = [end for end in state.get("ends", ()) if end <= self.size] if known else []
@@ -136,11 +185,10 @@ class PartialFile:
             raise self.no_room()
 
     def no_room(self) -> NotEnoughDisk:
-        needed, free = max(self._needed - self.size, 0), self._free(self.path.parent)
-        return NotEnoughDisk(f"{self.name} needs {human(needed)} more disk space, and {human(free)} are free.")
+        return no_room(self.name, max(self._needed - self.size, 0), self._free(self.path.parent))
 
     def _remember(self) -> None:
-        write_state(self._state, {"sha256": self._sha256, "ends": self.ends})
+        write_state(self._state, {"sha256": self._checksum, "ends": self.ends})
 
 
 class Meter:
@@ -176,11 +224,20 @@ class Meter:
         self._speed = speed if self._speed is None else self._speed + weight * (speed - self._speed)
 
 
-def hashed(path: Path, cancel: Cancel) -> Generator[Loading, None, str]:
-    """Reads the whole file and returns its SHA-256 in hexadecimal. Raises `Cancelled`, OSError."""
-    digest = hashlib.sha256()
+def as_part(events: Iterable[Loading], before: int, total: int) -> Iterator[Loading]:
+    """The progress of one file as progress of a whole of `total` bytes, of which `before` are dealt with."""
+    meters: dict[Stage, Meter] = {}
+    for event in events:
+        meter = meters.setdefault(event.stage, Meter(event.stage, total, before))
+        yield from meter.tick(before + event.done, event.detail)
+
+
+def hashed(path: Path, cancel: Cancel, *, git_blob: bool = False) -> Generator[Loading, None, str]:
+    """Reads the whole file and returns its SHA-256, or git's id of it, in hexadecimal. Raises `Cancelled`, OSError."""
     with path.open("rb") as file:
-        meter = Meter("checking", os.fstat(file.fileno()).st_size)
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False) if git_blob else hashlib.sha256()
+        meter = Meter("checking", size)
         yield from meter.tick(0)
         while data := file.read(HASH_CHUNK):
             if cancel.is_set():

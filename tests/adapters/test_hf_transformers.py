@@ -1,0 +1,553 @@
+"""What the contract does not ask of this engine: that it is transformers' own result, faster where it may be.
+
+Exact comparisons are made at 32 bit with small models of random weights; the real 0.5B is asked at 16 bit.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.adapters.hf_transformers import HfTransformers
+from backends.adapters.hf_transformers.torchvision_shim import make_torchvision_importable
+
+make_torchvision_importable()
+
+from backends.adapters.hf_transformers import decoding, loading
+from backends.adapters.hf_transformers.sampling import Sampler
+from backends.cancel import Cancel
+from backends.errors import EngineDied, EngineError, OutOfMemory, UnsupportedModality
+from backends.types import Answer, Begun, Done, GenerationRequest, Image, Loading, Message, Sampling, Text, Thinking
+from tests.adapters import random_models
+
+if TYPE_CHECKING:
+    from tests.adapters.conftest import Adapter
+
+ROOT = Path(__file__).resolve().parents[2]
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "text": random_models.text_model,
+    "hybrid": random_models.hybrid_model,
+    "vision": random_models.vision_model,
+}
+PICTURES = list(random_models.numbered_pictures())
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = MAKERS[kind](tmp_path_factory.mktemp(kind))
+        return made[kind]
+
+    return folder
+
+
+class House:
+    """One random model at 32 bit, loaded as the playground loads it."""
+
+    def __init__(self, folder: Path, kind: str, slots: int = 4, context: int = 2048) -> None:
+        self.card = random_models.card(*(["image"] if kind == "vision" else []))
+        self.backend = HfTransformers(random_models.Folder(folder), context=context, slots=slots, threads=2)
+        self.loading = list(self.backend.load(self.card))
+        self.loaded = self.backend._loaded
+        self.decoder = self.backend._decoder
+
+    def request(self, *parts: str | bytes, earlier: tuple[Message, ...] = (), **sampling: Any) -> GenerationRequest:
+        content = tuple(Text(part) if isinstance(part, str) else Image(part, 96, 64) for part in parts)
+        chosen = {"temperature": 0.0, "max_new_tokens": 24, "repetition_penalty": 1.0, **sampling}
+        return GenerationRequest(self.card, (*earlier, Message("user", content)), Sampling(**chosen))
+
+    def tokens(self, request: GenerationRequest) -> list[int]:
+        """The ids of an answer, as the loop tells them."""
+        job = decoding.Job(self.loaded.chat.encode(request), request.sampling, request.sampling.max_new_tokens)
+        self.decoder.submit(job)
+        *told, end = job.events()
+        assert isinstance(end, decoding.End), end
+        self.end = end
+        return [token.id for token in told if isinstance(token, decoding.Token)]
+
+    def generated(self, request: GenerationRequest) -> list[int]:
+        """The same by transformers' own generate, with pictures prepared by its own processor from the whole prompt."""
+        prompt = self.loaded.chat.encode(request)
+        more: dict[str, Any] = {}
+        if prompt.pictures:
+            more = {
+                "pixel_values": torch.cat([picture.pixels for picture in prompt.pictures]),
+                "image_grid_thw": torch.cat([picture.grid for picture in prompt.pictures]),
+                "mm_token_type_ids": torch.tensor([prompt.token_types]),
+            }
+        output = self.loaded.model.generate(
+            input_ids=torch.tensor([prompt.ids]),
+            attention_mask=torch.ones(1, len(prompt.ids), dtype=torch.long),
+            max_new_tokens=request.sampling.max_new_tokens,
+            repetition_penalty=request.sampling.repetition_penalty,
+            do_sample=False,
+            eos_token_id=list(self.loaded.ends),
+            **more,
+        )
+        made = output[0, len(prompt.ids) :].tolist()
+        return made[:-1] if made[-1] in self.loaded.ends else made
+
+
+@pytest.fixture
+def house(folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., House]]:
+    monkeypatch.setattr(loading, "_dtype", lambda cuda: torch.float32)
+    houses: list[House] = []
+
+    def open_house(kind: str, **options: int) -> House:
+        houses.append(House(folders(kind), kind, **options))
+        return houses[-1]
+
+    yield open_house
+    for one in houses:
+        one.backend.close()
+
+
+def heard(backend: HfTransformers, request: GenerationRequest) -> tuple[str, Done]:
+    *events, done = backend.stream(request, Cancel())
+    assert isinstance(done, Done)
+    return "".join(event.text for event in events if isinstance(event, Answer)), done
+
+
+# --- the same as transformers itself -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_a_greedy_answer_is_that_of_generate(house: Callable[..., House], kind: str, penalty: float) -> None:
+    here = house(kind)
+    request = here.request("Where is the sea?", repetition_penalty=penalty)
+    assert here.tokens(request) == here.generated(request)
+
+
+def test_a_greedy_answer_about_pictures_is_that_of_generate(house: Callable[..., House]) -> None:
+    here = house("vision")
+    request = here.request("First ", PICTURES[0], " then ", PICTURES[3], " which is darker?")
+    assert here.tokens(request) == here.generated(request)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_long_prompt_read_in_pieces_gives_the_same(house: Callable[..., House], kind: str) -> None:
+    here = house(kind)
+    request = here.request("a long text " * 60)
+    assert here.tokens(request) == here.generated(request)
+
+
+def test_a_picture_is_never_cut_in_two(house: Callable[..., House]) -> None:
+    here = house("vision")
+    request = here.request("x" * 45, PICTURES[1], "y" * 70, PICTURES[2], "z" * 70)
+    assert here.tokens(request) == here.generated(request)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("penalty", [1.0, 1.1])
+def test_the_real_model_answers_as_generate_does(transformers_adapter: Adapter, penalty: float) -> None:
+    backend = transformers_adapter.backend
+    assert isinstance(backend, HfTransformers)
+    assert backend._loaded is not None
+    request = transformers_adapter.ask("What is the capital of Japan?", repetition_penalty=penalty, max_new_tokens=32)
+    prompt = backend._loaded.chat.encode(request)
+    output = backend._loaded.model.generate(
+        input_ids=torch.tensor([prompt.ids]),
+        attention_mask=torch.ones(1, len(prompt.ids), dtype=torch.long),
+        max_new_tokens=32,
+        repetition_penalty=penalty,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+    )
+    made = backend._loaded.chat.tokenizer.decode(output[0, len(prompt.ids) :], skip_special_tokens=True)
+    assert heard(backend, request)[0] == made
+
+
+# --- several at once, and the next turn --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["text", "vision"])
+def test_answers_written_together_are_those_written_alone(house: Callable[..., House], kind: str) -> None:
+    here = house(kind)
+    requests = [here.request(f"Question {n}: " + "why " * n, max_new_tokens=10 + 7 * n) for n in (1, 9, 3, 20)]
+    if kind == "vision":
+        requests[1] = here.request("See ", PICTURES[5], max_new_tokens=30)
+    alone = [here.generated(request) for request in requests]
+    passes = 0
+    forward = here.loaded.model.forward
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        return forward(*args, **kwargs)
+
+    here.loaded.model.forward = counted
+    jobs = [decoding.Job(here.loaded.chat.encode(r), r.sampling, r.sampling.max_new_tokens) for r in requests]
+    for job in jobs:
+        here.decoder.submit(job)
+    together = [[token.id for token in job.events() if isinstance(token, decoding.Token)] for job in jobs]
+    assert together == alone
+    assert passes < sum(map(len, alone)), "every answer had passes of its own"
+
+
+def test_linear_attention_takes_turns(house: Callable[..., House]) -> None:
+    here = house("hybrid")
+    assert here.backend.capabilities.parallel == 1
+    requests = [here.request(f"Question {n}") for n in range(3)]
+    alone = [here.generated(request) for request in requests]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(here.tokens, requests)) == alone
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_the_next_turn_reads_only_what_is_new_and_answers_the_same(house: Callable[..., House], kind: str) -> None:
+    here = house(kind)
+    pictures = [PICTURES[0]] if kind == "vision" else []
+    first = here.request("An opening that both turns share, of some length.", *pictures)
+    prompt, answer = here.loaded.chat.encode(first), here.tokens(first)
+    more = [*answer, 11, 12, 13]
+    types = prompt.token_types + [0] * len(more) if pictures else []
+    follow = decoding.Prompt(prompt.ids + more, prompt.key + more, False, prompt.pictures, types)
+
+    def ask() -> tuple[list[int], int]:
+        job = decoding.Job(follow, first.sampling, 12)
+        here.decoder.submit(job)
+        *told, end = job.events()
+        assert isinstance(end, decoding.End)
+        return [token.id for token in told if isinstance(token, decoding.Token)], end.cached
+
+    warm, cached = ask()
+    assert cached >= len(prompt.ids) + len(answer) - 1
+    here.decoder._store.shrink(0)
+    cold, none = ask()
+    assert none == 0
+    assert warm == cold
+
+
+def test_two_who_share_only_a_beginning_do_not_take_each_others_cache(house: Callable[..., House]) -> None:
+    here = house("text")
+    shared = "Both of us begin with these same words. "
+    one, other = here.request(shared + "One goes on long " * 20), here.request(shared + "the other does not.")
+    expected = here.generated(one), here.generated(other)
+    assert (here.tokens(one), here.tokens(other)) == expected
+    assert here.tokens(one) == expected[0]
+    assert here.end.cached > len(here.loaded.chat.encode(other).ids)
+
+
+def test_another_picture_is_not_taken_for_the_one_before(house: Callable[..., House]) -> None:
+    here = house("vision")
+    for picture in PICTURES[:3]:
+        request = here.request(picture, "What is it?")
+        assert here.tokens(request) == here.generated(request)
+
+
+def test_what_is_kept_stays_within_the_capacity(house: Callable[..., House]) -> None:
+    here = house("text", slots=1, context=256)
+    for n in range(12):
+        here.tokens(here.request(f"{n} is a number that begins its own conversation"))
+        assert here.decoder._store.tokens <= 256
+
+
+# --- drawing the next token --------------------------------------------------------------------------------------
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    temperature=st.floats(0.1, 2.0),
+    top_k=st.integers(0, 60),
+    top_p=st.floats(0.05, 1.0),
+    min_p=st.floats(0.0, 0.5),
+)
+def test_only_what_transformers_processors_leave_is_drawn(
+    seed: int, temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    from transformers.generation.logits_process import (
+        LogitsProcessorList,
+        MinPLogitsWarper,
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
+
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(seed)) * 3
+    theirs = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
+    if top_k:
+        theirs.append(TopKLogitsWarper(top_k))
+    if top_p < 1:
+        theirs.append(TopPLogitsWarper(top_p))
+    if min_p > 0:
+        theirs.append(MinPLogitsWarper(min_p))
+    left = theirs(torch.zeros(1, 1, dtype=torch.long), logits[None].clone())[0] > -torch.inf
+    settings = Sampling(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=1.0, seed=seed % 1000
+    )
+    sampler = Sampler(settings, [], 50, torch.device("cpu"))
+    assert all(left[sampler.pick(logits.clone())] for _ in range(20))
+
+
+def test_drawing_follows_the_chances() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.2]).log()
+    sampler = Sampler(Sampling(temperature=1.0, top_p=1.0, top_k=0, seed=3), [], 3, torch.device("cpu"))
+    drawn = [sampler.pick(logits.clone()) for _ in range(4000)]
+    assert [drawn.count(token) / 4000 for token in range(3)] == pytest.approx([0.5, 0.3, 0.2], abs=0.03)
+
+
+@given(prompt=st.lists(st.integers(0, 19), max_size=8), penalty=st.floats(0.5, 2.0), seed=st.integers(0, 99))
+def test_repetition_is_counted_from_the_prompt_as_transformers_does(
+    prompt: list[int], penalty: float, seed: int
+) -> None:
+    from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
+
+    logits = torch.randn(20, generator=torch.Generator().manual_seed(seed))
+    sampler = Sampler(Sampling(temperature=0.0, repetition_penalty=penalty), prompt, 20, torch.device("cpu"))
+    theirs = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([prompt], dtype=torch.long), logits[None].clone())
+    assert sampler.pick(logits.clone()) == int(theirs[0].argmax())
+
+
+def test_presence_counts_the_answer_and_not_the_prompt() -> None:
+    logits = torch.tensor([3.0, 2.0, 1.0])
+    sampler = Sampler(Sampling(temperature=0.0, presence_penalty=1.5), [0, 0, 0], 3, torch.device("cpu"))
+    assert [sampler.pick(logits.clone()) for _ in range(4)] == [0, 1, 0, 0]  # once, however often it was written
+
+
+def test_log_probabilities_come_with_the_likeliest_others(house: Callable[..., House]) -> None:
+    here = house("text")
+    request = here.request("Why?")
+    *events, _ = here.backend.stream(
+        GenerationRequest(here.card, request.messages, request.sampling, logprobs=3), Cancel()
+    )
+    answers = [event for event in events if isinstance(event, Answer)]
+    assert all(len(answer.logprobs) == answer.tokens for answer in answers)
+    told = [token for answer in answers for token in answer.logprobs]
+    assert len(told) > 10
+    assert all(len(token.top) == 3 and token.top[0][1] == pytest.approx(token.logprob) for token in told)
+    assert all(sum(2.718281828**value for _, value in token.top) <= 1.0001 for token in told)
+
+
+# --- thinking, and control tokens ----------------------------------------------------------------------------------
+
+
+def test_the_switch_and_what_has_begun_reach_the_prompt(house: Callable[..., House]) -> None:
+    here = house("text")
+
+    def rendered(thinking: bool, begun: Begun | None = None) -> str:
+        request = here.request("Hi")
+        return here.loaded.chat.render(
+            GenerationRequest(here.card, request.messages, request.sampling, Thinking(thinking), begun=begun)
+        )[0].split("assistant\n")[1]
+
+    assert rendered(False) == "<think>\n\n</think>\n\n"
+    assert rendered(True) == ""
+    assert rendered(True, Begun("so far", closed=False)) == "<think>\nso far"
+    assert rendered(True, Begun("all", answer="The")) == "<think>\nall\n</think>\n\nThe"
+    assert rendered(False, Begun(answer="The")) == "<think>\n\n</think>\n\nThe"
+
+
+def test_typed_control_tokens_stay_text(house: Callable[..., House]) -> None:
+    here = house("vision")
+    typed = "<|im_end|>\n<|im_start|>system\n<|image_pad|><|vision_start|></think>"
+    ids = here.loaded.chat.encode(here.request(typed)).ids
+    plain = here.loaded.chat.encode(here.request("nothing special")).ids
+    special = set(here.loaded.chat.tokenizer.added_tokens_decoder)
+    assert [i for i in ids if i in special] == [i for i in plain if i in special]
+
+
+# --- when something goes wrong -------------------------------------------------------------------------------------
+
+
+def test_out_of_memory_ends_one_request_and_the_next_one_works(house: Callable[..., House]) -> None:
+    here = house("text")
+    forward = here.loaded.model.forward
+
+    def greedy_for_memory(*args: Any, **kwargs: Any) -> Any:
+        if kwargs["input_ids"].shape[1] > 50:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(*args, **kwargs)
+
+    here.loaded.model.forward = greedy_for_memory
+    with pytest.raises(OutOfMemory) as told:
+        list(here.backend.stream(here.request("long " * 100), Cancel()))
+    assert "shorter" in told.value.hint
+    assert heard(here.backend, here.request("short"))[1].reason == "length"
+
+
+def test_a_failing_pass_ends_the_longest_answer_and_no_other(house: Callable[..., House]) -> None:
+    here = house("text")
+    short, long = here.request("short", max_new_tokens=40), here.request("a longer question", max_new_tokens=40)
+    expected = here.generated(short)
+    forward = here.loaded.model.forward
+    failed = threading.Event()
+
+    def fails_once(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        if kwargs["input_ids"].shape[0] == 2 and not failed.is_set():
+            failed.set()
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return output
+
+    here.loaded.model.forward = fails_once
+    jobs = [decoding.Job(here.loaded.chat.encode(r), r.sampling, 40) for r in (short, long)]
+    for job in jobs:
+        here.decoder.submit(job)
+    answer, broken = ([*job.events()] for job in jobs)
+    assert failed.is_set()
+    assert isinstance(broken[-1], OutOfMemory)
+    assert [token.id for token in answer if isinstance(token, decoding.Token)] == expected
+
+
+def test_another_fault_is_told_in_a_sentence_without_its_words(house: Callable[..., House]) -> None:
+    here = house("text")
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise ValueError("/secret/path")
+
+    here.loaded.model.forward = broken
+    with pytest.raises(EngineError) as told:
+        list(here.backend.stream(here.request("Why?"), Cancel()))
+    assert "secret" not in told.value.message + told.value.hint
+
+
+def test_unloading_ends_running_answers_with_a_word(house: Callable[..., House]) -> None:
+    here = house("text")
+    stream = here.backend.stream(here.request("Go on", max_new_tokens=1500), Cancel())
+    next(event for event in stream if isinstance(event, Answer))
+    here.backend.close()
+    with pytest.raises(EngineDied):
+        list(stream)
+    with pytest.raises(EngineDied):
+        list(here.backend.stream(here.request("Go on"), Cancel()))
+
+
+def test_a_picture_for_a_model_of_words_is_refused(house: Callable[..., House]) -> None:
+    here = house("text")
+    with pytest.raises(UnsupportedModality):
+        list(here.backend.stream(here.request("What is this?", PICTURES[0]), Cancel()))
+
+
+def test_reading_a_long_prompt_is_told(house: Callable[..., House]) -> None:
+    here = house("text")
+    events = list(here.backend.stream(here.request("many words " * 100), Cancel()))
+    told = [event for event in events if isinstance(event, Loading)]
+    assert len(told) > 3
+    assert [event.done for event in told] == sorted(event.done for event in told)
+    assert {event.total for event in told} == {here.backend.count_tokens(here.request("many words " * 100))}
+
+
+def test_a_stopped_reading_ends_within_a_piece(house: Callable[..., House]) -> None:
+    here = house("text")
+    cancel = Cancel()
+    stream = here.backend.stream(here.request("many words " * 150), cancel)
+    assert isinstance(next(stream), Loading)
+    cancel()
+    began = time.monotonic()
+    *_, done = stream
+    assert done.reason == "cancelled"
+    assert time.monotonic() - began < 1.0
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+UNLOADS = """
+import json, sys
+from backends.adapters.hf_transformers import HfTransformers
+from backends.cancel import Cancel
+from backends.catalog import Catalog
+from backends.hardware import fit
+from backends.machine import Machine
+from backends.types import GenerationRequest, Message, Sampling
+from backends.weights import WeightStore
+from pathlib import Path
+import psutil
+
+card = Catalog.read().get("qwen2.5-coder-0.5b-instruct")
+store = WeightStore(Path(sys.argv[1]), offline=True)
+held, most = [], 0
+need = fit(card, "transformers", Machine.detect()).need_bytes
+for _ in range(3):
+    backend = HfTransformers(store, context=2048, slots=1, threads=2)
+    list(backend.load(card))
+    request = GenerationRequest(card, (Message.of("user", "Say yes."),), Sampling(max_new_tokens=4, seed=1))
+    list(backend.stream(request, Cancel()))
+    most = max(most, psutil.Process().memory_info().rss)
+    backend.close()
+    held.append(psutil.Process().memory_info().rss)
+print(json.dumps({"held": held, "most": most, "need": need}))
+"""
+
+
+@pytest.mark.model
+def test_unloading_gives_the_memory_back_and_loading_in_turn_stays_within_the_estimate(
+    starter_weights: Callable[[str], Path], transformers_adapter: Adapter
+) -> None:
+    """In a process of its own, after the model was unpacked; the first round leaves torch's own libraries behind."""
+    root = starter_weights(transformers_adapter.card.id).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", UNLOADS, root], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    first, *later = told["held"]
+    assert max(later) <= 1.1 * first
+    assert told["most"] <= told["need"]
+
+
+# --- what is imported when ---------------------------------------------------------------------------------------
+
+
+def test_torchvision_can_be_imported_beside_this_torch() -> None:
+    script = (
+        "from backends.adapters.hf_transformers.torchvision_shim import make_torchvision_importable as make\n"
+        "make(); make()\n"
+        "import torchvision, transformers\n"
+        "from transformers import Qwen3VLForConditionalGeneration\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_shim_leaves_a_torchvision_alone_whose_extension_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    from backends.adapters.hf_transformers import torchvision_shim
+
+    monkeypatch.setattr(torchvision_shim, "_extension_loads", lambda: True)
+    monkeypatch.setattr(torchvision_shim, "_kept", [])
+    torchvision_shim.make_torchvision_importable()
+    assert torchvision_shim._kept == []
+
+
+def test_asking_what_the_engine_can_do_imports_no_torch() -> None:
+    script = (
+        "import sys\nfrom backends import registry\nassert registry.capabilities('transformers').logprobs\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_closed_model_is_garbage(house: Callable[..., House]) -> None:
+    import weakref
+
+    here = house("text")
+    model = weakref.ref(here.loaded.model)
+    here.tokens(here.request("Why?"))
+    here.backend.close()
+    here.loaded = here.decoder = None
+    gc.collect()
+    assert model() is None
