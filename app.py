@@ -10,29 +10,54 @@ import threading
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 from backends import registry
+from backends.cancel import Cancel
 from backends.catalog import Catalog
 from backends.engine import Engine
 from backends.machine import Machine
-from backends.models import Models
+from backends.models import House, Models
 from backends.settings import BadSettings, Settings, read_settings
 from backends.weights import WeightStore
 
 
-def make_engine(settings: Settings) -> Engine:
-    """The engine that the settings ask for, with nothing loaded."""
-    name = "llama_cpp" if settings.engine == "auto" else settings.engine
-    shelf = "llama_cpp" if name == "scripted" else name  # the script plays whatever model llama.cpp would run
+def make_engines(settings: Settings) -> dict[str, Engine]:
+    """The engines on offer by name, with nothing loaded; the one that the settings ask for comes first."""
     store = WeightStore(settings.cache_dir, modelscope=settings.modelscope, offline=settings.offline)
-    models = Models(
-        Catalog.read(),
-        shelf,
-        registry.capabilities(name),
-        registry.opener(name, store, Machine.detect()),
-        store.obtainable,
-        choice=settings.model,
-        hub_reachable=store.hub_reachable,
-    )
-    return Engine(models)
+    catalog, house, machine = Catalog.read(), House(), Machine.detect()
+    default = registry.automatic(machine) if settings.engine == "auto" else settings.engine
+
+    def make(name: str) -> Engine:
+        shelf = "llama_cpp" if name == "scripted" else name  # the script plays whatever model llama.cpp would run
+        fixed = settings.model
+        if name != default and fixed and not catalog.get(fixed).sources(shelf):
+            fixed = ""  # the host's model has no files for this engine
+        models = Models(
+            catalog.with_quantised(name) if registry.quantises(name, machine) else catalog,
+            shelf,
+            registry.capabilities(name),
+            registry.opener(name, store, machine),
+            store.obtainable,
+            choice=fixed,
+            hub_reachable=store.hub_reachable,
+            house=house,
+        )
+        return Engine(models)
+
+    return {name: make(name) for name in (default, *_others(default, settings))}
+
+
+def _others(default: str, settings: Settings) -> list[str]:
+    """The real engines beside a real one, where visitors may choose."""
+    if default == "scripted" or not settings.engine_choice:
+        return []
+    return [name for name in registry.ENGINES if name not in (default, "scripted") and registry.installed(name)]
+
+
+def _load_now(engine: Engine) -> None:
+    """For ZeroGPU, where each answer is given by a copy of this process: what is not in memory by now is loaded anew
+    for every one of them."""
+    model = engine.models.get(engine.models.choose("chat"))
+    for _ in engine.models.ready(model, Cancel()):
+        pass
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,19 +71,23 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    engine = make_engine(settings)
+    engines = make_engines(settings)
+    if Machine.detect().zero_gpu:
+        _load_now(next(iter(engines.values())))
 
     from ui.page import build, launch_options
 
-    blocks = build(engine)
+    blocks = build(engines)
     try:
         blocks.launch(**launch_options(settings.host, settings.port), prevent_thread_lock=True)
         # Asked in the background and after the start, which it would slow.
-        threading.Thread(target=engine.models.hub_reachable, name="hub probe", daemon=True).start()
+        probe = next(iter(engines.values())).models.hub_reachable
+        threading.Thread(target=probe, name="hub probe", daemon=True).start()
         print(f"The playground is at {blocks.local_url}", flush=True)
         blocks.block_thread()
     finally:
-        engine.models.close()
+        for engine in engines.values():
+            engine.models.close()
     return 0
 
 

@@ -35,13 +35,16 @@ FOOTPRINTS = {
     # Overhead: compute buffers and the process itself. The prebuilt wheel computes on the CPU (Apple: on its GPU).
     "llama_cpp": Footprint(weights=1.0, overhead=350_000_000, most_slots=8, discrete_gpu=False),
     # Qwen3-VL's README: real use is at least 1.2 times the weights. Overhead: the torch and CUDA contexts.
-    "transformers": Footprint(weights=1.2, overhead=1_000_000_000, most_slots=1, discrete_gpu=True),
+    "transformers": Footprint(weights=1.2, overhead=1_000_000_000, most_slots=4, discrete_gpu=True),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """`slots` requests at once, each with `context` tokens. `tokens_per_s`: a CPU's rough estimate, None on a GPU."""
+    """`slots` requests at once, each with `context` tokens. `tokens_per_s`: a CPU's rough estimate, None on a GPU.
+
+    `on_gpu`: `need_bytes` are of a graphics card's own memory, not of main memory.
+    """
 
     fits: bool
     need_bytes: int
@@ -49,31 +52,30 @@ class Fit:
     slots: int
     reason: str
     tokens_per_s: float | None = None
+    on_gpu: bool = False
 
     @property
     def slow(self) -> bool:
         return self.tokens_per_s is not None and self.tokens_per_s < SLOW_TOKENS_PER_S
 
 
-def fit(card: Card, engine: str, machine: Machine, reclaimable: int = 0) -> Fit:
-    """How `card` would run: context first, then slots shrink before it is said not to fit.
-
-    `reclaimable`: bytes that the caller would free first, such as those of the model that is loaded now.
-    """
+def fit(card: Card, engine: str, machine: Machine) -> Fit:
+    """How `card` would run: context first, then slots shrink before it is said not to fit."""
     needs = FOOTPRINTS.get(engine, FOOTPRINTS["llama_cpp"])
     gpu = _gpu_for(needs, machine)
-    budget = _budget(machine, gpu, reclaimable)
+    on_gpu = gpu is not None and not gpu.unified
+    budget = _budget(machine, gpu)
     weights = card.weight_bytes(engine)
     base = round(weights * needs.weights) + needs.overhead
     context, slots = _share_out((budget - base) // card.kv_bytes_per_token, card.context, machine.cores, needs)
     need = base + context * slots * card.kv_bytes_per_token
     read_per_token = weights * (card.active_parameters or card.parameters) / card.parameters
     speed = None if gpu else MEMORY_BANDWIDTH / read_per_token
-    where = "the graphics card" if gpu and not gpu.unified else "this machine"
+    where = "the graphics card" if on_gpu else "this machine"
     reason = f"needs about {gigabytes(need)}, {where} has {gigabytes(max(0, budget))} free"
     if speed and speed < SLOW_TOKENS_PER_S and need <= budget:
         reason += f", but would be slow here: by estimate {speed:.1f} tokens a second"
-    return Fit(need <= budget, need, context, slots, reason, speed)
+    return Fit(need <= budget, need, context, slots, reason, speed, on_gpu)
 
 
 def gigabytes(size: int) -> str:
@@ -86,9 +88,9 @@ def _gpu_for(needs: Footprint, machine: Machine) -> Gpu | None:
     return max(usable, key=lambda gpu: gpu.free, default=None)
 
 
-def _budget(machine: Machine, gpu: Gpu | None, reclaimable: int) -> int:
+def _budget(machine: Machine, gpu: Gpu | None) -> int:
     total, free = (gpu.total, gpu.free) if gpu and not gpu.unified else (machine.ram_total, machine.ram_available)
-    return min(int(total * RAM_SHARE), free - RAM_RESERVE + reclaimable)
+    return min(int(total * RAM_SHARE), free - RAM_RESERVE)
 
 
 def _share_out(tokens: int, card_context: int, cores: int, needs: Footprint) -> tuple[int, int]:
@@ -107,33 +109,29 @@ Obtainable = Callable[[Artefact], bool]  # whether the file is here or can be fe
 Ranked = tuple[Card, Fit, str]  # the string says why it cannot be used now; empty where it can
 
 
-def ranked(
-    catalog: Catalog, machine: Machine, task: str, engine: str, obtainable: Obtainable, reclaimable: int = 0
-) -> list[Ranked]:
+def ranked(catalog: Catalog, machine: Machine, task: str, engine: str, obtainable: Obtainable) -> list[Ranked]:
     """All cards for the picker: those usable now first, then those good at the task, each in the catalog's order."""
-    rows = [judge(card, machine, task, engine, obtainable, reclaimable) for card in catalog]
+    rows = [judge(card, machine, task, engine, obtainable) for card in catalog]
     return sorted(rows, key=lambda row: (row[2] != "", task not in row[0].good_at))
 
 
-def choose(
-    catalog: Catalog, machine: Machine, task: str, engine: str, obtainable: Obtainable, reclaimable: int = 0
-) -> Card:
+def choose(catalog: Catalog, machine: Machine, task: str, engine: str, obtainable: Obtainable) -> Card:
     """This machine's choice: the first usable card good at the task, else the first usable one.
 
     Raises `WeightsError` (`SourceUnreachable` where only the hub is missing) or `OutOfMemory`.
     """
     refused = []
     for card in sorted(catalog, key=lambda card: task not in card.good_at):
-        row = judge(card, machine, task, engine, obtainable, reclaimable)  # one by one: it may ask the network
+        row = judge(card, machine, task, engine, obtainable)  # one by one: it may ask the network
         if row[2] == "":
             return card
         refused.append(row)
     raise _none_usable(refused, task, engine)
 
 
-def judge(card: Card, machine: Machine, task: str, engine: str, obtainable: Obtainable, reclaimable: int = 0) -> Ranked:
+def judge(card: Card, machine: Machine, task: str, engine: str, obtainable: Obtainable) -> Ranked:
     """How one card would do, and why it cannot be used now."""
-    result = fit(card, engine, machine, reclaimable)
+    result = fit(card, engine, machine)
     if not _suits(card, task):
         return card, result, "reads only text"
     if not card.sources(engine):

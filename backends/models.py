@@ -1,4 +1,4 @@
-"""The models on this machine: which one a task gets, what is loaded, one load for many waiters, and who must go.
+"""The models of one engine: which one a task gets, what is loaded, one load for many waiters, and who must go.
 
 Knows catalog, hardware and weights; learns of engines only through the `open_backend` it is given.
 """
@@ -26,12 +26,16 @@ OpenBackend = Callable[[Card, Fit], Backend]
 
 
 class Model:
-    """One card's place in the house: the line in front of it and, once loaded, its backend."""
+    """One card's place in the house: the line in front of it and, once loaded, its backend.
+
+    `need_bytes` are of a graphics card's own memory where `on_gpu`; `promised` is that need while it is being loaded.
+    """
 
     def __init__(self, card: Card, fit: Fit) -> None:
         self.card = card
         self.line = Line(fit.slots)
-        self.need_bytes = fit.need_bytes
+        self.need_bytes, self.on_gpu = fit.need_bytes, fit.on_gpu
+        self.promised = 0
         self.last_used = time.monotonic()
         self.backend: Backend | None = None
         self.load: _Load | None = None
@@ -46,10 +50,44 @@ class Model:
             backend.close()
 
 
+class House:
+    """This machine's memory and the models of every engine in it; `lock` guards what is loaded and promised."""
+
+    def __init__(self, detect: Callable[[], Machine] = Machine.detect) -> None:
+        self.lock = threading.RLock()
+        self.models: list[Model] = []
+        self._detect = detect
+        self._seen: tuple[float, Machine] | None = None
+
+    def idle(self) -> list[Model]:
+        """What is loaded and answers nobody."""
+        with self.lock:
+            return [model for model in self.models if model.ready and model.line.running == 0]
+
+    def machine(self, *, emptied: bool = False, max_age_s: float = 0.0) -> Machine:
+        """This machine, less what models that are being loaded will take; `emptied`: as if what is idle were unloaded.
+
+        What is at most `max_age_s` old is for showing, not for deciding: a page asks for each of its tabs.
+        """
+        now = time.monotonic()
+        if (seen := self._seen) is None or now - seen[0] >= max_age_s:
+            seen = self._seen = now, self._detect()
+        machine = seen[1]
+        with self.lock:
+            change = {False: 0, True: 0}  # bytes of main memory, and of a graphics card's own
+            for model in self.models:
+                change[model.on_gpu] -= model.promised
+            for model in self.idle() if emptied else ():
+                change[model.on_gpu] += model.need_bytes
+        gpus = (gpu if gpu.unified else replace(gpu, free=max(0, gpu.free + change[True])) for gpu in machine.gpus)
+        return replace(machine, ram_available=max(0, machine.ram_available + change[False]), gpus=tuple(gpus))
+
+
 class Models:
     """All models that this machine may run on `engine`; thread-safe.
 
-    `choice` is a card id that a host has fixed for every task, or empty for the machine's own choice.
+    `choice` is a card id that a host has fixed for every task, or empty for the machine's own choice. Engines that are
+    served together share their `house`.
     """
 
     def __init__(
@@ -62,7 +100,7 @@ class Models:
         *,
         choice: str = "",
         hub_reachable: Callable[[], bool] = lambda: True,
-        detect: Callable[[], Machine] = Machine.detect,
+        house: House | None = None,
     ) -> None:
         self.catalog = catalog
         self.engine = engine
@@ -71,46 +109,45 @@ class Models:
         self._obtainable = obtainable
         self._choice = choice
         self.hub_reachable = hub_reachable
-        self._detect = detect
+        self._house = house or House()
         self._models: dict[str, Model] = {}
         self._chosen: dict[str, Card] = {}
-        self._promised: dict[str, int] = {}  # bytes that models being loaded will take, by card id
-        self._seen: tuple[float, Machine | None] = (0.0, None)
-        self._lock = threading.RLock()
+        self._choosing = threading.Lock()  # not the house's: a choice may wait for the network
 
     def choose(self, task: str) -> Card:
         """This machine's model for `task`; the answer stays the same while the page is up."""
         if self._choice:
             return self.catalog.get(self._choice)
-        with self._lock:
+        with self._choosing:
             if task not in self._chosen:
-                self._chosen[task] = hardware.choose(
-                    self.catalog, self._machine(), task, self.engine, self._obtainable, self._reclaimable()
-                )
+                machine = self._house.machine(emptied=True)
+                self._chosen[task] = hardware.choose(self.catalog, machine, task, self.engine, self._obtainable)
             return self._chosen[task]
 
     def ranked(self, task: str) -> list[Ranked]:
         """Every card for `task`, those that can run here first; the others with the reason why not."""
-        return hardware.ranked(self.catalog, self._lately(), task, self.engine, self._obtainable, self._reclaimable())
+        return hardware.ranked(self.catalog, self._lately(), task, self.engine, self._obtainable)
 
     def judge(self, card: Card, task: str) -> Ranked:
         """One row of `ranked`, without the work for the others."""
-        return hardware.judge(card, self._lately(), task, self.engine, self._obtainable, self._reclaimable())
+        return hardware.judge(card, self._lately(), task, self.engine, self._obtainable)
 
     def get(self, card: Card) -> Model:
         """The place of this card. Raises `OutOfMemory` where it cannot fit even with everything else unloaded."""
-        with self._lock:
+        with self._house.lock:
             if (model := self._models.get(card.id)) is None:
-                model = self._models[card.id] = Model(card, self._fit(card, self._reclaimable()))
+                fit = _fitting(card, hardware.fit(card, self.engine, self._house.machine(emptied=True)))
+                model = self._models[card.id] = Model(card, fit)
+                self._house.models.append(model)
             return model
 
     def loaded(self) -> list[Model]:
-        with self._lock:
+        with self._house.lock:
             return [model for model in self._models.values() if model.ready]
 
     def ready(self, model: Model, cancel: Cancel) -> Generator[Loading, None, Backend | None]:
         """The model's backend, loaded if need be; whoever comes while it loads joins in. None once cancelled."""
-        with self._lock:
+        with self._house.lock:
             if model.backend is not None and model.ready:
                 return model.backend
             if model.load is None or model.load.over:
@@ -121,15 +158,15 @@ class Models:
         return None if cancel.is_set() else model.backend
 
     def close(self) -> None:
-        """Unloads everything; for the end of the program."""
-        with self._lock:
+        """Unloads everything of this engine; for the end of the program."""
+        with self._house.lock:
             for model in self._models.values():
                 model.unload()
 
     def _load(self, model: Model, tell: Callable[[Loading], None]) -> None:
-        with self._lock:
+        with self._house.lock:
             fit = self._make_room(model)
-            self._promised[model.card.id] = model.need_bytes = fit.need_bytes
+            model.promised = model.need_bytes = fit.need_bytes
         backend = self._open(model.card, fit)
         try:
             for progress in backend.load(model.card):
@@ -138,48 +175,32 @@ class Models:
             backend.close()
             raise
         finally:
-            with self._lock:
-                del self._promised[model.card.id]
+            model.promised = 0
         model.line.capacity = backend.capabilities.parallel
         model.backend = backend
         model.last_used = time.monotonic()
 
-    def _machine(self) -> Machine:
-        """This machine now, less what models that are being loaded will take."""
-        machine = self._detect()
-        return replace(machine, ram_available=max(0, machine.ram_available - sum(self._promised.values())))
-
     def _lately(self) -> Machine:
-        """This machine within the last second: for showing, not for deciding. A page asks for each of its tabs."""
-        now, (seen_at, machine) = time.monotonic(), self._seen
-        if machine is None or now - seen_at > 1.0:
-            machine = self._machine()
-            self._seen = now, machine
-        return machine
+        return self._house.machine(emptied=True, max_age_s=1.0)
 
     def _make_room(self, wanted: Model) -> Fit:
-        """Unloads idle models, the longest unused first, until `wanted` fits."""
+        """Unloads idle models of any engine, the longest unused first, until `wanted` fits; called with the lock."""
         while True:
-            with self._lock:
-                idle = [m for m in self.loaded() if m is not wanted and m.line.running == 0]
-                if not idle:
-                    return self._fit(wanted.card, reclaimable=0)
-                fit = hardware.fit(wanted.card, self.engine, self._machine(), reclaimable=0)
-                if fit.fits and fit.slots >= wanted.line.capacity:
-                    return fit
-                oldest = min(idle, key=lambda m: m.last_used)
-                log.info("unloading %s to make room for %s", oldest.card.id, wanted.card.id)
-                oldest.unload()
+            fit = hardware.fit(wanted.card, self.engine, self._house.machine())
+            if fit.fits and fit.slots >= wanted.line.capacity:
+                return fit
+            idle = [m for m in self._house.idle() if m is not wanted and m.on_gpu == fit.on_gpu]
+            if not idle:
+                return _fitting(wanted.card, fit)
+            oldest = min(idle, key=lambda m: m.last_used)
+            log.info("unloading %s to make room for %s", oldest.card.id, wanted.card.id)
+            oldest.unload()
 
-    def _fit(self, card: Card, reclaimable: int) -> Fit:
-        fit = hardware.fit(card, self.engine, self._machine(), reclaimable=reclaimable)
-        if not fit.fits:
-            raise OutOfMemory(f"{card.name} {fit.reason}.")
-        return fit
 
-    def _reclaimable(self) -> int:
-        """Bytes that unloading every idle model would free."""
-        return sum(model.need_bytes for model in self.loaded() if model.line.running == 0)
+def _fitting(card: Card, fit: Fit) -> Fit:
+    if not fit.fits:
+        raise OutOfMemory(f"{card.name} {fit.reason}.")
+    return fit
 
 
 class _Load:

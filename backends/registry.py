@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 from backends.catalog import Card
@@ -22,14 +23,44 @@ def _llama_cpp(store: WeightStore, machine: Machine) -> Callable[[Card, Fit], Ba
     )
 
 
+def _transformers(store: WeightStore, machine: Machine) -> Callable[[Card, Fit], Backend]:
+    from backends.adapters.hf_transformers import HfTransformers
+
+    return lambda card, fit: HfTransformers(
+        store, context=fit.context, slots=fit.slots, threads=machine.cores, zero_gpu=machine.zero_gpu
+    )
+
+
 def _scripted(store: WeightStore, machine: Machine) -> Callable[[Card, Fit], Backend]:
     from backends.adapters.scripted import Scripted
 
     return lambda card, fit: Scripted(parallel=fit.slots, context=fit.context)
 
 
-_ENGINES = {"llama_cpp": _llama_cpp, "scripted": _scripted}
+_ENGINES = {"llama_cpp": _llama_cpp, "transformers": _transformers, "scripted": _scripted}
+_LIBRARIES = {
+    "llama_cpp": ("xllamacpp",),
+    "transformers": ("torch", "transformers", "accelerate", "torchvision", "qwen_vl_utils", "gguf"),
+    "scripted": (),
+}
 ENGINES = tuple(_ENGINES)
+
+
+def installed(engine: str) -> bool:
+    """Whether the engine's libraries are there; imports none of them."""
+    return all(map(_found, _LIBRARIES[engine]))
+
+
+def automatic(machine: Machine) -> str:
+    """The engine for this machine: transformers where it is installed and has a graphics card of its own memory, else
+    llama.cpp, which also computes on Apple's."""
+    has_card = any(not gpu.unified for gpu in machine.gpus)
+    return "transformers" if has_card and installed("transformers") else "llama_cpp"
+
+
+def quantises(engine: str, machine: Machine) -> bool:
+    """Whether the engine can load 16-bit weights at 8 or 4 bit: bitsandbytes does, on a card with its own memory."""
+    return engine == "transformers" and _found("bitsandbytes") and not all(gpu.unified for gpu in machine.gpus)
 
 
 def opener(engine: str, store: WeightStore, machine: Machine) -> Callable[[Card, Fit], Backend]:
@@ -43,6 +74,14 @@ def capabilities(engine: str) -> Capabilities:
         from backends.adapters.scripted import Scripted
 
         return Scripted().capabilities
+    if engine == "transformers":
+        from backends.adapters.hf_transformers import CAPABILITIES
+
+        return CAPABILITIES
     from backends.adapters.openai_compatible import LLAMA_SERVER
 
     return LLAMA_SERVER.capabilities(parallel=1)
+
+
+def _found(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 import os
 import socket
@@ -14,11 +13,17 @@ import platformdirs
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from backends import registry
 from backends.catalog import Catalog
 from backends.errors import UnknownModel
+from backends.machine import Machine
 
 APP = "qwen-playground"
 PREFIX = "PLAYGROUND_"
+SETUP = {
+    "llama_cpp": "llama.cpp is not installed; run 'make setup'",
+    "transformers": "transformers is not installed; run 'make setup-transformers'",
+}
 
 
 def _on_space() -> bool:
@@ -44,9 +49,10 @@ class Settings(BaseSettings):
     open_to_network: bool = Field(
         default_factory=_on_space, description="Allow listening on an address that other machines can reach."
     )
-    engine: Literal["auto", "llama_cpp", "scripted"] = Field(
+    engine: Literal["auto", "llama_cpp", "transformers", "scripted"] = Field(
         "auto", description="Engine that runs the models; 'scripted' answers from a script, for tests and benchmarks."
     )
+    engine_choice: bool = Field(True, description="Let visitors switch between the installed engines.")
     model: str = Field("", description="Card id of the model for every tab; empty is this machine's choice.")
     cache_dir: Path = Field(
         default_factory=lambda: platformdirs.user_cache_path(APP), description="Where the models' files are kept."
@@ -121,8 +127,9 @@ def _problems_here(settings: Settings) -> list[str]:
         problems.append(f"model: {exc.message} The ids stand in backends/catalog.toml.")
     except ValueError as exc:
         problems.append(str(exc))
-    if settings.engine != "scripted" and importlib.util.find_spec("xllamacpp") is None:
-        problems.append("engine: llama.cpp is not installed; run 'make setup'")
+    engine = registry.automatic(Machine.detect()) if settings.engine == "auto" else settings.engine
+    if not registry.installed(engine):
+        problems.append(f"engine: {SETUP[engine]}")
     try:
         settings.cache_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=settings.cache_dir):

@@ -6,9 +6,14 @@ import argparse
 import sys
 import time
 
-from bench import page_speed, processes, real_engine, report, startup
+from bench import page_speed, processes, real_engine, report, startup, transformers_speed
 
-GROUPS = {"engine": real_engine.measure, "page": page_speed.measure, "startup": startup.measure}
+GROUPS = {
+    "engine": real_engine.measure,
+    "page": page_speed.measure,
+    "startup": startup.measure,
+    "transformers": transformers_speed.measure,
+}
 
 
 def main() -> int:

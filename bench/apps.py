@@ -22,7 +22,7 @@ STARTER = "qwen2.5-coder-0.5b-instruct"
 
 
 def playground() -> dict[str, Any]:
-    """The real page on the scripted engine: `app.make_engine` with another opener."""
+    """The real page on the scripted engine: `app.make_engines` with another opener."""
     from backends import registry
     from backends.adapters.scripted import Script, Scripted
     from backends.catalog import Catalog
@@ -73,12 +73,12 @@ def chat_interface() -> dict[str, Any]:
 
 def loaded_engine() -> tuple[Any, Any]:
     """An engine with the smallest real model in memory, and its llama.cpp backend."""
-    from app import make_engine
+    from app import make_engines
     from backends.cancel import Controls
     from backends.settings import read_settings
     from backends.types import Failure, GenerationRequest, Message, Sampling
 
-    engine = make_engine(read_settings(["--engine", "llama_cpp", "--model", STARTER]))
+    engine = make_engines(read_settings(["--engine", "llama_cpp", "--model", STARTER]))["llama_cpp"]
     card = engine.models.catalog.get(STARTER)
     hello = GenerationRequest(card, (Message.of("user", "Say yes."),), Sampling(max_new_tokens=4, seed=1))
     last = list(engine.run(hello, Controls()))[-1]
@@ -90,7 +90,7 @@ def loaded_engine() -> tuple[Any, Any]:
 def _serve_page(engine: Any) -> dict[str, Any]:
     from ui.page import build, launch_options
 
-    blocks = build(engine)
+    blocks = build({engine.name: engine})
     blocks.launch(**launch_options("127.0.0.1", 0), prevent_thread_lock=True)
     return {"url": blocks.local_url}
 

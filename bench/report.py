@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
-PACKAGES = ("gradio", "xllamacpp", "httpx", "pydantic", "psutil")
+PACKAGES = ("gradio", "xllamacpp", "torch", "transformers", "httpx", "pydantic", "psutil")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from backends.catalog import Card, Catalog
 from backends.engine import Engine
 from backends.errors import EngineDied
 from backends.machine import GIB, Machine
-from backends.models import Models
+from backends.models import House, Models
 from backends.types import GenerationRequest, Sampling
 from ui.page import build, launch_options
 from ui.tabs import TABS, tab
@@ -98,11 +98,18 @@ def app(card: Card) -> Iterator[App]:
         Scripted().capabilities,
         lambda card, fit: Scripted(script, load_steps=steps, parallel=fit.slots, context=fit.context),
         lambda artefact: True,
-        detect=lambda: Machine(4, 4, 16 * GIB, 16 * GIB),
+        house=House(lambda: Machine(4, 4, 16 * GIB, 16 * GIB)),
     )
     engine = Engine(models)
+    unasked = Models(
+        Catalog((card,)),
+        "scripted",
+        Scripted().capabilities,
+        lambda card, fit: pytest.fail("endpoints use the first engine"),
+        lambda artefact: True,
+    )
     with _leaks_of_gradio():
-        blocks = build(engine)
+        blocks = build({"scripted": engine, "other": Engine(unasked)})
         blocks.launch(**launch_options("127.0.0.1", 0), prevent_thread_lock=True)
         client = Client(blocks.local_url, verbose=False)
     yield App(blocks.local_url, client, engine)

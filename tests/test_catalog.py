@@ -143,6 +143,47 @@ def test_kv_bytes_are_what_the_comment_in_the_file_computes(card: Card) -> None:
     assert card.kv_bytes_per_token == layers * heads * head_size * 2 * 2
 
 
+# --- fewer bits ----------------------------------------------------------------------------------
+
+
+def test_every_repository_is_also_there_with_fewer_bits_right_after_the_card() -> None:
+    ids = [card.id for card in CATALOG.with_quantised("transformers")]
+    expected = [
+        name
+        for card in CATALOG
+        for name in ((card.id, f"{card.id}-8bit", f"{card.id}-4bit") if card.repository("transformers") else (card.id,))
+    ]
+    assert ids == expected
+    assert len(ids) > len(CATALOG.cards)
+
+
+@every_card
+def test_fewer_bits_take_less_memory_and_change_nothing_else(card: Card) -> None:
+    if not card.repository("transformers"):
+        return
+    offered = CATALOG.with_quantised("transformers")
+    full, *smaller = (offered.get(card.id + suffix) for suffix in ("", "-8bit", "-4bit"))
+    assert full == card
+    weights = [one.weight_bytes("transformers") for one in (full, *smaller)]
+    assert weights == sorted(weights, reverse=True)
+    assert weights[2] > 0.25 * weights[0], "some layers stay at 16 bit"
+    for one in smaller:
+        suffix = one.quantisation.replace("bit", "-bit")
+        assert one.name == f"{card.name} · {suffix}"
+        assert one.note.startswith(card.note)
+        assert f"{(weights[0] - one.weight_bytes('transformers')) / 1e9:.1f} GB less" in one.note
+        again = one.model_copy(update={name: getattr(card, name) for name in ("id", "name", "note", "quantisation")})
+        assert again == card
+        assert Card.model_validate(one.model_dump()) == one
+
+
+def test_what_is_quantised_already_or_has_no_repository_stays_alone() -> None:
+    repository = {"engine": "transformers", "hub": "a/b"}
+    catalog = Catalog.of({"model": [minimal(quantisation="4bit", repositories=[repository]), minimal(id="gguf")]})
+    assert catalog.with_quantised("transformers").cards == catalog.cards
+    assert catalog.with_quantised("llama_cpp").cards == catalog.cards
+
+
 # --- what the reader refuses ---------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from backends.catalog import Card, Catalog, ThinkingRule
 from backends.engine import Engine
 from backends.errors import InvalidRequest, UnknownModel
 from backends.machine import GIB, Machine
-from backends.models import Models
+from backends.models import House, Models
 from backends.types import Sampling, Thinking
 from ui.choices import MAX_BUDGET, MAX_MESSAGE, answers, bounds, check_message, check_sampling, choose
 from ui.tabs import MAX_TARGETS, PROGRAMMING_LANGUAGES, TABS, tab
@@ -34,7 +34,7 @@ def engine(card: Card) -> Engine:
     models = Models(
         Catalog((card,)), "scripted", Scripted().capabilities,
         lambda card, fit: Scripted(Script(("hm ",), ("yes ", "no ")), parallel=4), lambda artefact: True,
-        detect=lambda: Machine(2, 2, 16 * GIB, 16 * GIB),
+        house=House(lambda: Machine(2, 2, 16 * GIB, 16 * GIB)),
     )  # fmt: skip
     return Engine(models)
 

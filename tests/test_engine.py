@@ -18,7 +18,7 @@ from backends.catalog import Card, Catalog, ThinkingRule
 from backends.engine import ANSWER_SHARE, LEAST_ANSWER, Engine, fit_into_context
 from backends.errors import PlaygroundError, PromptTooLong
 from backends.machine import GIB, Machine
-from backends.models import Models
+from backends.models import House, Models
 from backends.thinking import CLOSING_SENTENCE
 from backends.types import (
     Answer,
@@ -48,14 +48,14 @@ def every_error(of: type[PlaygroundError] = PlaygroundError) -> Iterator[type[Pl
         yield from every_error(kind)
 
 
-class House:
+class Site:
     """An engine whose models all are `backend`; `opened` counts how often one was asked for."""
 
     def __init__(self, card: Card, backend: Backend, capabilities: Capabilities | None = None) -> None:
         self.card, self.backend, self.opened = card, backend, 0
         self.models = Models(
             Catalog((card,)), "scripted", capabilities or backend.capabilities, self._open, lambda artefact: True,
-            detect=lambda: Machine(1, 1, 16 * GIB, 16 * GIB),
+            house=House(lambda: Machine(1, 1, 16 * GIB, 16 * GIB)),
         )  # fmt: skip
         self.engine = Engine(self.models)
 
@@ -76,16 +76,16 @@ class House:
 
 
 @pytest.fixture
-def house(card: Card) -> House:
-    return House(card, Scripted(HELLO))
+def site(card: Card) -> Site:
+    return Site(card, Scripted(HELLO))
 
 
 # --- the shape of it -----------------------------------------------------------------------------
 
 
 def test_an_answer_is_loading_then_words_then_done(card: Card) -> None:
-    house = House(card, Scripted(replace(HELLO, reads=(1.0,)), load_steps=((0.5, 0.0),)))
-    events = house.run(house.ask(think=True))
+    site = Site(card, Scripted(replace(HELLO, reads=(1.0,)), load_steps=((0.5, 0.0),)))
+    events = site.run(site.ask(think=True))
     order = [type(event) for event in events]
     assert order == sorted(order, key=[Queued, Loading, Thought, Answer, Done].index)
     assert {Thought, Answer, Done} <= set(order)
@@ -93,9 +93,9 @@ def test_an_answer_is_loading_then_words_then_done(card: Card) -> None:
 
 
 def test_done_says_what_was_measured_and_how_much_fits(card: Card) -> None:
-    house = House(card, Scripted(replace(HELLO, prompt_delay_s=0.02, interval_s=0.01), load_steps=((1.0, 0.02),)))
-    done = house.run(house.ask(think=True))[-1]
-    assert done.context == house.backend.context > 0
+    site = Site(card, Scripted(replace(HELLO, prompt_delay_s=0.02, interval_s=0.01), load_steps=((1.0, 0.02),)))
+    done = site.run(site.ask(think=True))[-1]
+    assert done.context == site.backend.context > 0
     assert done.dropped_turns == 0
     timings = done.timings
     assert timings.queue_s >= 0
@@ -104,40 +104,40 @@ def test_done_says_what_was_measured_and_how_much_fits(card: Card) -> None:
     assert timings.ttft_s + timings.generate_s >= 0.04  # a first token that is late does not make the others so
 
 
-def test_a_loaded_model_is_not_loaded_again(house: House) -> None:
-    house.run()
-    house.run()
-    assert house.opened == 1
+def test_a_loaded_model_is_not_loaded_again(site: Site) -> None:
+    site.run()
+    site.run()
+    assert site.opened == 1
 
 
-def test_whoever_has_to_wait_is_told_the_place_in_line(house: House) -> None:
-    with closing(house.engine.run(house.ask(), Controls())) as first:
+def test_whoever_has_to_wait_is_told_the_place_in_line(site: Site) -> None:
+    with closing(site.engine.run(site.ask(), Controls())) as first:
         while not isinstance(next(first), Answer):
             pass
-        second = house.engine.run(house.ask(), Controls())
+        second = site.engine.run(site.ask(), Controls())
         assert next(second) == Queued(1)
         *_, done = first
         assert isinstance(done, Done)
         assert isinstance(list(second)[-1], Done)
 
 
-def test_closing_an_answer_early_frees_its_slot(house: House) -> None:
-    with closing(house.engine.run(house.ask(), Controls())) as events:
+def test_closing_an_answer_early_frees_its_slot(site: Site) -> None:
+    with closing(site.engine.run(site.ask(), Controls())) as events:
         while not isinstance(next(events), Answer):
             pass
-    assert house.models.get(house.card).line.running == 0
-    assert house.run()[-1].reason == "stop"
+    assert site.models.get(site.card).line.running == 0
+    assert site.run()[-1].reason == "stop"
 
 
 # --- stopping ------------------------------------------------------------------------------------
 
 
-def test_a_stop_in_line_is_a_cancelled_end_without_loading(house: House) -> None:
+def test_a_stop_in_line_is_a_cancelled_end_without_loading(site: Site) -> None:
     controls = Controls()
     controls.cancel()
-    (done,) = house.run(controls=controls)
+    (done,) = site.run(controls=controls)
     assert done.reason == "cancelled"
-    assert house.opened == 0
+    assert site.opened == 0
 
 
 def test_a_stop_while_it_loads_is_a_cancelled_end_at_once(card: Card) -> None:
@@ -149,21 +149,21 @@ def test_a_stop_while_it_loads_is_a_cancelled_end_at_once(card: Card) -> None:
             assert go.wait(10)
             yield from super().load(card)
 
-    house = House(card, Slow(HELLO))
+    site = Site(card, Slow(HELLO))
     controls = Controls()
-    events = house.engine.run(house.ask(), controls)
+    events = site.engine.run(site.ask(), controls)
     assert isinstance(next(events), Loading)
     controls.cancel()
     assert [event.reason for event in events] == ["cancelled"]
     go.set()
-    assert house.run()[-1].reason == "stop"
-    assert house.opened == 1, "the load that was under way was not joined"
+    assert site.run()[-1].reason == "stop"
+    assert site.opened == 1, "the load that was under way was not joined"
 
 
 def test_a_stop_within_the_answer_keeps_what_was_said(card: Card) -> None:
-    house = House(card, Scripted(Script(answer=("a",) * 1000, interval_s=0.001)))
+    site = Site(card, Scripted(Script(answer=("a",) * 1000, interval_s=0.001)))
     controls, said = Controls(), []
-    for event in house.engine.run(house.ask(), controls):
+    for event in site.engine.run(site.ask(), controls):
         said.append(event)
         if sum(isinstance(event, Answer) for event in said) == 5:
             controls.cancel()
@@ -177,12 +177,12 @@ def test_a_stop_within_the_answer_keeps_what_was_said(card: Card) -> None:
 @pytest.mark.parametrize("kind", set(every_error()), ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("after", [0, 2])
 def test_every_error_becomes_the_failure_of_its_kind(card: Card, kind: type[PlaygroundError], after: int) -> None:
-    house = House(card, Scripted(replace(HELLO, fail_after=after, error=kind("It broke."))))
-    *said, failure = house.run()
+    site = Site(card, Scripted(replace(HELLO, fail_after=after, error=kind("It broke."))))
+    *said, failure = site.run()
     assert failure == Failure(kind.kind, "It broke.", kind.default_hint)
     assert sum(isinstance(event, Answer) for event in said) == after
-    house.backend._script = HELLO
-    assert house.run()[-1].reason == "stop", "the next message did not work"
+    site.backend._script = HELLO
+    assert site.run()[-1].reason == "stop", "the next message did not work"
 
 
 def test_every_error_has_a_kind_of_its_own_and_a_hint() -> None:
@@ -193,8 +193,8 @@ def test_every_error_has_a_kind_of_its_own_and_a_hint() -> None:
 
 @pytest.mark.parametrize("kind", set(every_error()), ids=lambda kind: kind.__name__)
 def test_an_error_keeps_the_hint_it_was_given(card: Card, kind: type[PlaygroundError]) -> None:
-    house = House(card, Scripted(replace(HELLO, fail_after=0, error=kind("It broke.", "Do this."))))
-    assert house.run()[-1].hint == "Do this."
+    site = Site(card, Scripted(replace(HELLO, fail_after=0, error=kind("It broke.", "Do this."))))
+    assert site.run()[-1].hint == "Do this."
 
 
 SECRET = "/home/someone/secret hf_abcdefgh 0x7fff12345678"
@@ -223,14 +223,14 @@ def test_an_unknown_exception_is_an_internal_failure_without_its_words(
                 raise error
             return super().count_tokens(request)
 
-    class NoDoor(House):
+    class NoDoor(Site):
         def _open(self, card: Card, fit: Any) -> Backend:
             if where == "open":
                 raise error
             return super()._open(card, fit)
 
-    house = NoDoor(card, Faulty(HELLO))
-    (failure,) = house.run(house.ask("word " * 3000 if where == "count" else "Hello?"))
+    site = NoDoor(card, Faulty(HELLO))
+    (failure,) = site.run(site.ask("word " * 3000 if where == "count" else "Hello?"))
     assert failure.kind == "internal"
     assert failure.message.endswith(".")
     assert failure.hint
@@ -238,47 +238,47 @@ def test_an_unknown_exception_is_an_internal_failure_without_its_words(
 
 
 def test_what_was_said_before_the_engine_died_is_kept_and_the_next_message_loads_anew(card: Card) -> None:
-    house = House(card, Scripted(replace(HELLO, die_after=1)))
-    *said, failure = house.run()
+    site = Site(card, Scripted(replace(HELLO, die_after=1)))
+    *said, failure = site.run()
     assert [event.text for event in said if isinstance(event, Answer)] == ["hello "]
     assert failure.kind == "engine_died"
-    house.backend._script = HELLO
-    assert house.run()[-1].reason == "stop"
-    assert house.opened == 2
+    site.backend._script = HELLO
+    assert site.run()[-1].reason == "stop"
+    assert site.opened == 2
 
 
 def test_a_model_too_large_for_the_machine_is_refused_with_the_numbers(card: Card) -> None:
     artefact = card.artefacts[0].model_copy(update={"bytes": 100 * GIB})
-    house = House(card.model_copy(update={"artefacts": (artefact,)}), Scripted(HELLO))
-    (failure,) = house.run()
+    site = Site(card.model_copy(update={"artefacts": (artefact,)}), Scripted(HELLO))
+    (failure,) = site.run()
     assert failure.kind == "out_of_memory"
     assert "107.7 GB" in failure.message
-    assert house.opened == 0
+    assert site.opened == 0
 
 
 def with_picture(card: Card) -> GenerationRequest:
     return GenerationRequest(card, (Message("user", (Text("What is it?"), PICTURE)),), Sampling())
 
 
-def test_a_picture_for_a_text_model_is_refused_before_anything_loads(house: House) -> None:
-    (failure,) = house.run(with_picture(house.card))
+def test_a_picture_for_a_text_model_is_refused_before_anything_loads(site: Site) -> None:
+    (failure,) = site.run(with_picture(site.card))
     assert failure.kind == "unsupported_modality"
-    assert house.card.name in failure.message
-    assert house.opened == 0
+    assert site.card.name in failure.message
+    assert site.opened == 0
 
 
 def test_a_picture_for_an_engine_that_reads_only_text_is_refused_before_anything_loads(card: Card) -> None:
     sees = card.model_copy(update={"modalities": frozenset({"text", "image"})})
-    house = House(sees, Scripted(HELLO))
-    (failure,) = house.run(with_picture(sees))
+    site = Site(sees, Scripted(HELLO))
+    (failure,) = site.run(with_picture(sees))
     assert failure.kind == "unsupported_modality"
-    assert house.opened == 0
+    assert site.opened == 0
 
 
 def test_a_picture_is_let_through_where_model_and_engine_read_them(card: Card) -> None:
     sees = card.model_copy(update={"modalities": frozenset({"text", "image"})})
-    house = House(sees, Scripted(HELLO, modalities=frozenset({"text", "image"})))
-    assert house.run(with_picture(sees))[-1].reason == "stop"
+    site = Site(sees, Scripted(HELLO, modalities=frozenset({"text", "image"})))
+    assert site.run(with_picture(sees))[-1].reason == "stop"
 
 
 # --- the seed ------------------------------------------------------------------------------------
@@ -287,9 +287,9 @@ def test_a_picture_is_let_through_where_model_and_engine_read_them(card: Card) -
 @pytest.mark.parametrize("seed", [None, 0, 7, 2**32 - 2])
 def test_every_engine_gets_a_seed_and_a_given_one_is_left_alone(card: Card, seed: int | None) -> None:
     seeds: list[int | None] = []
-    house = House(card, Scripted(lambda request: (seeds.append(request.sampling.seed), HELLO)[1]))
+    site = Site(card, Scripted(lambda request: (seeds.append(request.sampling.seed), HELLO)[1]))
     for _ in range(4):
-        house.run(house.ask(seed=seed))
+        site.run(site.ask(seed=seed))
     assert None not in seeds
     assert all(0 <= got <= 2**32 - 2 for got in seeds)
     assert set(seeds) == {seed} if seed is not None else len(set(seeds)) > 1
@@ -389,13 +389,13 @@ def test_counting_is_rare_however_long_the_conversation(card: Card) -> None:
 
 
 def test_done_tells_how_many_turns_were_left_out(card: Card) -> None:
-    house = House(card, Scripted(HELLO, context=600))
-    done = house.run(conversation(card, True, [(100, 100)] * 4, 10, 100))[-1]
+    site = Site(card, Scripted(HELLO, context=600))
+    done = site.run(conversation(card, True, [(100, 100)] * 4, 10, 100))[-1]
     assert (done.reason, done.dropped_turns) == ("stop", 2)
 
 
-def test_a_text_too_long_by_itself_is_refused_with_both_numbers(house: House) -> None:
-    failure = house.run(house.ask("word " * 5000))[-1]
+def test_a_text_too_long_by_itself_is_refused_with_both_numbers(site: Site) -> None:
+    failure = site.run(site.ask("word " * 5000))[-1]
     assert failure.kind == "prompt_too_long"
     assert "5,000" in failure.message
     assert f"{4096 - LEAST_ANSWER:,}" in failure.message
@@ -403,10 +403,10 @@ def test_a_text_too_long_by_itself_is_refused_with_both_numbers(house: House) ->
 
 def test_thoughts_that_are_kept_count_too(card: Card) -> None:
     keeps = card.model_copy(update={"thinking": ThinkingRule(kind="switch", history="keep")})
-    house = House(keeps, Scripted(HELLO, context=1000))
+    site = Site(keeps, Scripted(HELLO, context=1000))
     earlier = (Message.of("user", "Why?"), Message.of("assistant", "So.", thoughts="word " * 2000))
-    request = replace(house.ask("And?"), card=keeps, messages=(*earlier, Message.of("user", "And?")))
-    done = house.run(request)[-1]
+    request = replace(site.ask("And?"), card=keeps, messages=(*earlier, Message.of("user", "And?")))
+    done = site.run(request)[-1]
     assert getattr(done, "dropped_turns", done) == 1
 
 
@@ -414,15 +414,15 @@ def test_thoughts_that_are_kept_count_too(card: Card) -> None:
 def test_the_reasoning_prompt_counts_too(card: Card, words: int) -> None:
     """A prompted model is asked to think in words that stand before the conversation, and they must fit as well."""
     prompted = card.model_copy(update={"thinking": ThinkingRule(kind="prompted")})
-    house = House(prompted, Scripted(Script(("t ",) * 40, ("a ",) * 40), context=600))
+    site = Site(prompted, Scripted(Script(("t ",) * 40, ("a ",) * 40), context=600))
     request = conversation(prompted, False, [(words - 60, 20)], 40, 100)
-    end = house.run(replace(request, thinking=Thinking(True)))[-1]
+    end = site.run(replace(request, thinking=Thinking(True)))[-1]
     assert getattr(end, "reason", end) == "stop"
 
 
 def test_thoughts_that_the_budget_ended_leave_room_for_the_answer(card: Card) -> None:
-    house = House(card, Scripted(Script(("t ",) * 500, ("a ",) * 10), context=1000))
-    request = house.ask("word " * 700, think=True, max_new_tokens=2000)
-    events = house.run(replace(request, thinking=Thinking(True, 100)))
+    site = Site(card, Scripted(Script(("t ",) * 500, ("a ",) * 10), context=1000))
+    request = site.ask("word " * 700, think=True, max_new_tokens=2000)
+    events = site.run(replace(request, thinking=Thinking(True, 100)))
     assert Thought(CLOSING_SENTENCE, 0) in events
     assert events[-1].reason == "stop"

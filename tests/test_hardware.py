@@ -54,25 +54,22 @@ def machines(draw: st.DrawFn) -> Machine:
 # --- fit -----------------------------------------------------------------------------------------
 
 
-@given(cards, engines, machines(), sizes)
-def test_what_fits_is_within_what_was_asked_for(card: Card, engine: str, here: Machine, reclaimable: int) -> None:
-    result = fit(card, engine, here, reclaimable)
+@given(cards, engines, machines())
+def test_what_fits_is_within_what_was_asked_for(card: Card, engine: str, here: Machine) -> None:
+    result = fit(card, engine, here)
     assert 1 <= result.slots <= 8
     assert min(2048, card.context) <= result.context <= min(8192, card.context)
     assert result.need_bytes >= card.weight_bytes(engine) + result.context * result.slots * card.kv_bytes_per_token
 
 
-@given(cards, engines, machines(), sizes, sizes)
-def test_more_memory_never_makes_a_model_stop_fitting(
-    card: Card, engine: str, here: Machine, more: int, reclaimable: int
-) -> None:
+@given(cards, engines, machines(), sizes)
+def test_more_memory_never_makes_a_model_stop_fitting(card: Card, engine: str, here: Machine, more: int) -> None:
     gpus = tuple(Gpu(gpu.name, gpu.total + more, gpu.free + more, gpu.unified) for gpu in here.gpus)
     larger = Machine(here.cores, 1, here.ram_total + more, here.ram_available + more, gpus)
     before, after = fit(card, engine, here), fit(card, engine, larger)
     assert after.fits >= before.fits
     assert after.slots >= before.slots
     assert after.slots * after.context >= before.slots * before.context
-    assert fit(card, engine, here, reclaimable).fits >= before.fits
 
 
 @given(cards, machines())
@@ -137,9 +134,12 @@ def test_transformers_uses_the_graphics_card_and_the_prebuilt_llama_cpp_does_not
     card = CATALOG.get("qwen3-8b")
     on_gpu = fit(card, "transformers", here)
     assert on_gpu.fits
+    assert on_gpu.on_gpu
+    assert on_gpu.slots == 4
     assert on_gpu.tokens_per_s is None
     assert "the graphics card has" in on_gpu.reason
     assert not fit(card, "llama_cpp", here).fits
+    assert not fit(card, "llama_cpp", here).on_gpu
 
 
 # --- choose --------------------------------------------------------------------------------------
@@ -161,11 +161,6 @@ def test_two_gb_free_take_the_smaller_starter(task: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_without_a_hub_both_engines_still_have_a_model(engine: str) -> None:
     assert choose(CATALOG, machine(20 * GIB), "chat", engine, by_wheels).id == "qwen2.5-coder-1.5b-instruct"
-
-
-def test_what_would_be_freed_counts() -> None:
-    here = machine(2_000_000_000, 24 * GIB)
-    assert choose(CATALOG, here, "chat", "llama_cpp", by_wheels, GIB).id == "qwen2.5-coder-1.5b-instruct"
 
 
 def test_a_task_that_no_card_is_good_at_falls_back_to_any() -> None:
@@ -274,6 +269,7 @@ def test_apple_silicon_shares_its_memory_with_every_engine(monkeypatch: pytest.M
     here = Machine.detect({})
     assert [gpu.unified for gpu in here.gpus] == [True]
     assert fit(CATALOG.cards[0], "llama_cpp", here).tokens_per_s is None
+    assert not fit(CATALOG.cards[0], "transformers", here).on_gpu
 
 
 def test_cards_are_read_off_nvidia_smi_and_those_that_tell_nothing_are_left_out(

@@ -115,6 +115,19 @@ def test_a_bad_value_is_named_with_what_was_given(name: str, arguments: list[str
     assert "\n" not in problem
 
 
+@pytest.mark.parametrize(
+    ("engine", "library", "command"),
+    [("llama_cpp", "xllamacpp", "'make setup'"), ("transformers", "torch", "'make setup-transformers'")],
+)
+def test_an_engine_that_is_not_installed_is_told_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, engine: str, library: str, command: str
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    (problem,) = problems("--engine", engine)
+    assert problem.startswith("engine: ")
+    assert command in problem
+
+
 def test_all_bad_values_are_told_at_once() -> None:
     found = problems(*(word for words in BAD.values() for word in words))
     assert sorted(problem.split(":")[0] for problem in found) == sorted(BAD)
@@ -207,6 +220,6 @@ def test_checking_a_bad_setting_ends_with_2() -> None:
 
 
 def test_checking_starts_no_engine_and_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "make_engine", lambda settings: pytest.fail("an engine was made"))
+    monkeypatch.setattr(app, "make_engines", lambda settings: pytest.fail("an engine was made"))
     monkeypatch.setitem(sys.modules, "ui.page", None)
     assert app.main(["--check-config"]) == 0

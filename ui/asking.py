@@ -70,7 +70,7 @@ class Asking:
         transcript = earlier.ask(message, tuple(choices.instructions))
         before = desk.show(earlier, say)
         try:
-            growing = answers(desk.engine, choices, transcript, controls, lambda: desk.sessions.interval)
+            growing = answers(desk.engine(values), choices, transcript, controls, lambda: desk.sessions.interval)
             yield {
                 panel.chatbot: before + desk.show_last(transcript, say),
                 panel.composer: gr.update(value="", submit_btn=False, stop_btn=True),
@@ -100,5 +100,5 @@ class Asking:
             panel.answer_now: gr.update(visible=False),
             panel.saved: desk.save(values, transcript),
             panel.context: context_line(transcript, say),
-            panel.model_info: desk.model_info(card, say),
+            panel.model_info: desk.model_info(desk.engine(values), card, say),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -28,12 +29,15 @@ Update = dict[Any, Any]
 
 
 class Desk:
-    """One tab. `panel` names its components, `sessions` knows which answers are being written."""
+    """One tab. `panel` names its components, `sessions` knows which answers are being written.
 
-    def __init__(self, panel: Panel, engine: Engine, sessions: Sessions) -> None:
+    `engines` are those on offer by name, the default first.
+    """
+
+    def __init__(self, panel: Panel, engines: Mapping[str, Engine], sessions: Sessions) -> None:
         self.panel = panel
         self.spec = panel.spec
-        self.engine = engine
+        self.engines = engines
         self.sessions = sessions
         self._names = {code: language.native for code, language in languages().items()} if self.spec.columns else {}
 
@@ -76,7 +80,7 @@ class Desk:
         """Raises `PlaygroundError` where a control stands at something that cannot be."""
         panel = self.panel
         return choose(
-            self.engine,
+            self.engine(values),
             self.spec,
             model=values[panel.model] or "",
             system=values[panel.system],
@@ -89,26 +93,34 @@ class Desk:
     def sampling(self, values: Values) -> dict[str, Any]:
         return read_sampling({name: values[control] for name, control in self.panel.sampling.items()})
 
-    def card(self, model: str) -> Card:
-        """The card that the picker stands at; the empty id is this machine's choice."""
-        catalog = self.engine.models.catalog
-        return catalog.get(model) if model else self.own_choice() or catalog.cards[0]
+    def engine_name(self, chosen: object) -> str:
+        """`chosen` comes from the browser; whatever names no engine is the default."""
+        return str(chosen) if str(chosen) in self.engines else next(iter(self.engines))
 
-    def own_choice(self) -> Card | None:
+    def engine(self, values: Values) -> Engine:
+        """The engine that the picker stands at."""
+        return self.engines[self.engine_name(values[self.panel.engine])]
+
+    def card(self, engine: Engine, model: str) -> Card:
+        """The card that the picker stands at; the empty id is this machine's choice."""
+        return engine.models.catalog.get(model) if model else self.own_choice(engine) or engine.models.catalog.cards[0]
+
+    def own_choice(self, engine: Engine) -> Card | None:
         """This machine's own choice for the tab; None where nothing can run."""
         try:
-            return self.engine.models.choose(self.spec.id)
+            return engine.models.choose(self.spec.id)
         except PlaygroundError:
             return None
 
-    def model_info(self, card: Card, say: Say) -> str:
-        return model_picker.describe(self.engine.models, self.spec.id, card, say)
+    def model_info(self, engine: Engine, card: Card, say: Say) -> str:
+        return model_picker.describe(engine.models, self.spec.id, card, say)
 
     # --- the visitor's browser -----------------------------------------------------------------------------------
 
     def saved(self, values: Values, transcript: Transcript) -> SavedConversation:
         panel = self.panel
         settings = {
+            "engine": values[panel.engine],
             "model": values[panel.model],
             "thinking": values[panel.thinking],
             "budget": values[panel.budget],

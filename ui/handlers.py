@@ -52,6 +52,7 @@ def wire(desk: Desk) -> Tuning:
 
     tuning = Tuning(desk)
     follows = _follows(panel)
+    panel.engine.input(tuning.engine_changed, everything, [*follows, panel.model], **QUICK)
     panel.model.input(tuning.model_changed, everything, follows, **QUICK)
     panel.reset.click(tuning.reset, everything, follows, **QUICK)
     gr.on(_settings_events(panel), tuning.changed, everything, follows, trigger_mode="always_last", **QUICK)
@@ -60,7 +61,7 @@ def wire(desk: Desk) -> Tuning:
 
 def restored(panel: Panel) -> list[Any]:
     """The components that `Tuning.restore` sets."""
-    own = [panel.model, panel.transcript, panel.chatbot, panel.context, panel.system, panel.budget]
+    own = [panel.engine, panel.model, panel.transcript, panel.chatbot, panel.context, panel.system, panel.budget]
     return [*_follows(panel), *own, *panel.options.values()]
 
 
@@ -73,5 +74,5 @@ def _follows(panel: Panel) -> list[Any]:
 def _settings_events(panel: Panel) -> list[Callable[..., Any]]:
     """A text counts when it is left, a slider while it moves."""
     texts = [panel.system, *(c for c in panel.options.values() if isinstance(c, gr.Textbox))]
-    others = [c for c in panel.settings if c is not panel.model and c not in texts]
+    others = [c for c in panel.settings if c not in (panel.engine, panel.model, *texts)]
     return [text.blur for text in texts] + [control.input for control in others]

@@ -6,6 +6,7 @@ least `interval()` seconds after the last one. Knows nothing of what the events 
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 import time
@@ -24,7 +25,8 @@ def paced(sources: Mapping[str, Iterator[Event]], interval: Callable[[], float])
     """
     events: queue.SimpleQueue[tuple[str, Event | None]] = queue.SimpleQueue()
     for name, source in sources.items():
-        threading.Thread(target=_pump, args=(name, source, events), name=f"answer {name}", daemon=True).start()
+        work = contextvars.copy_context().run  # what belongs to the visitor's request goes along
+        threading.Thread(target=work, args=(_pump, name, source, events), name=f"answer {name}", daemon=True).start()
     return _batches(events, len(sources), interval)
 
 

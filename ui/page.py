@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build(engine: Engine) -> gr.Blocks:
-    """The playground's Blocks, ready to launch. Loads no model."""
+def build(engines: Mapping[str, Engine]) -> gr.Blocks:
+    """The playground's Blocks, ready to launch; the first engine is the default. Loads no model."""
     sessions = Sessions()
     with LeanBlocks(title="Qwen playground", analytics_enabled=False, fill_height=True) as blocks:
         with gr.Row(elem_classes="masthead"):
@@ -56,9 +57,7 @@ def build(engine: Engine) -> gr.Blocks:
             for spec in TABS:
                 with gr.Tab(label(f"tab_{spec.id}"), id=spec.id, elem_id=f"tab-{spec.id}") as tab:
                     tabs.append(tab)
-                    # What the controls first stand at; the page asks for this machine's own choice when it opens.
-                    panel = build_panel(spec, engine.models.catalog.cards[0], engine.models.capabilities)
-                    desks.append(Desk(panel, engine, sessions))
+                    desks.append(Desk(build_panel(spec, engines), engines, sessions))
         tunings = [wire(desk) for desk in desks]
 
         def restore(values: Values, request: gr.Request) -> Update:
@@ -83,7 +82,7 @@ def build(engine: Engine) -> gr.Blocks:
 
         blocks.unload(leave)
         blocks.queue(api_open=False, default_concurrency_limit=None)  # nobody passes the line by a direct call
-        api.attach(engine)
+        api.attach(next(iter(engines.values())))
     return blocks
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from backends.catalog import Card
-from backends.types import Capabilities
+from backends.engine import Engine
 from ui.choices import MAX_BUDGET, MAX_MESSAGE
 from ui.controls import sampling_controls, source_line
 from ui.tabs import MAX_TARGETS, Option, TabSpec, languages
@@ -35,6 +35,7 @@ class Panel:
     composer: gr.Textbox
     answer_now: gr.Button
     context: gr.HTML
+    engine: gr.Dropdown
     model: gr.Dropdown
     model_info: gr.Markdown
     thinking: gr.Checkbox
@@ -54,11 +55,17 @@ class Panel:
     @property
     def settings(self) -> list[Any]:
         """Every control whose value is the visitor's choice."""
-        return [self.model, self.thinking, self.budget, *self.sampling.values(), *self.options.values(), self.system]
+        own = [*self.sampling.values(), *self.options.values()]
+        return [self.engine, self.model, self.thinking, self.budget, *own, self.system]
 
 
-def build_panel(spec: TabSpec, card: Card, capabilities: Capabilities) -> Panel:
-    """Lays out one tab within the Blocks context that is open. `card`: what the controls first stand at."""
+def build_panel(spec: TabSpec, engines: Mapping[str, Engine]) -> Panel:
+    """Lays out one tab within the Blocks context that is open.
+
+    The controls stand at the first engine's first card; the page asks for this machine's own choice when it opens.
+    """
+    models = next(iter(engines.values())).models
+    card = models.catalog.cards[0]
     official = card.official(spec.id, card.thinks(card.thinking.default))
     say = speaker("en")
     with gr.Column(elem_classes="talk"):
@@ -98,6 +105,13 @@ def build_panel(spec: TabSpec, card: Card, capabilities: Capabilities) -> Panel:
             with gr.Accordion(label("section_task")):
                 options = {option.name: _option(spec, option) for option in spec.options}
         with gr.Accordion(label("section_model")):
+            engine = gr.Dropdown(
+                [(engine.name, name) for name, engine in engines.items()],
+                value=next(iter(engines)),
+                label=label("engine"),
+                interactive=True,
+                visible=len(engines) > 1,
+            )
             model = gr.Dropdown(
                 [("", "")], value="", label=label("model"), show_label=False, interactive=True, filterable=True
             )
@@ -111,7 +125,7 @@ def build_panel(spec: TabSpec, card: Card, capabilities: Capabilities) -> Panel:
             budget = gr.Slider(0, MAX_BUDGET, 0, step=64, label=label("budget"), info=label("budget_hint"), buttons=[])
         with gr.Accordion(label("section_sampling"), open=False):
             reset = gr.Button(label("reset_sampling"), size="sm")
-            sampling = sampling_controls(official.values, capabilities)
+            sampling = sampling_controls(official.values, models.capabilities)
             source = gr.Markdown(source_line(official, say), elem_classes="quiet")
         with gr.Accordion(label("section_conversation"), open=False):
             system = gr.Textbox(spec.system, label=label("system"), info=label("system_hint"), lines=2, max_lines=12)
@@ -130,6 +144,7 @@ def build_panel(spec: TabSpec, card: Card, capabilities: Capabilities) -> Panel:
         composer=composer,
         answer_now=answer_now,
         context=context,
+        engine=engine,
         model=model,
         model_info=model_info,
         thinking=thinking,

@@ -8,7 +8,9 @@ from typing import Any
 import gradio as gr
 
 from backends.catalog import Card
+from backends.engine import Engine
 from backends.errors import InvalidRequest
+from backends.hardware import Ranked
 from ui import model_picker
 from ui.choices import MAX_BUDGET, check_sampling
 from ui.controls import changed, mark, source_line
@@ -27,15 +29,26 @@ class Tuning:
 
     def changed(self, values: Values, request: gr.Request) -> Update:
         """Moves what stood at the old mode's official value to the new one's; what the visitor changed stays."""
-        card = self.desk.card(values[self.panel.model])
+        engine = self.desk.engine(values)
+        card = self.desk.card(engine, values[self.panel.model])
         kept = changed(self.desk.sampling(values), values[self.panel.official])
-        update = self._controls(card, bool(values[self.panel.thinking]), kept, say_for(request))
+        update = self._controls(engine, card, bool(values[self.panel.thinking]), kept, say_for(request))
         return update | {self.panel.saved: self.desk.save(values)}
 
     def model_changed(self, values: Values, request: gr.Request) -> Update:
         """As `changed`; the thinking switch follows the new model's own default."""
-        card = self.desk.card(values[self.panel.model])
+        card = self.desk.card(self.desk.engine(values), values[self.panel.model])
         return self.changed(values | {self.panel.thinking: card.thinking.default}, request)
+
+    def engine_changed(self, values: Values, request: gr.Request) -> Update:
+        """Keeps the model where the new engine can run it, else takes this machine's choice there."""
+        picker, engine = self.panel.model, self.desk.engine(values)
+        ranked = engine.models.ranked(self.desk.spec.id)
+        usable = {card.id for card, _, reason in ranked if not reason}
+        model = values[picker] if values[picker] in usable else ""
+        follow = self.changed if model == values[picker] else self.model_changed
+        update = follow(values | {picker: model}, request)
+        return update | {picker: self._picker(engine, ranked, model, say_for(request))}
 
     def reset(self, values: Values, request: gr.Request) -> Update:
         return self.changed(values | dict.fromkeys(self.panel.sampling.values()), request)
@@ -49,21 +62,25 @@ class Tuning:
             log.info("a saved conversation of the tab %s could not be read", desk.spec.id)
             conversation = SavedConversation()
         settings, transcript = conversation.settings, conversation.transcript
-        ranked = desk.engine.models.ranked(desk.spec.id)
+        name = desk.engine_name(settings.get("engine"))
+        engine = desk.engines[name]
+        ranked = engine.models.ranked(desk.spec.id)
         model = str(settings.get("model", ""))
         if model not in {card.id for card, _, _ in ranked}:
             model = ""
-        card = desk.card(model)
+        card = desk.card(engine, model)
         thinking, system, budget = settings.get("thinking"), settings.get("system"), settings.get("budget")
         return {
             **self._controls(
+                engine,
                 card,
                 thinking if isinstance(thinking, bool) else card.thinking.default,
                 _still_valid(card, settings.get("sampling")),
                 say,
             ),
             **self._options(settings.get("options")),
-            panel.model: gr.update(choices=model_picker.choices(ranked, desk.own_choice(), say), value=model),
+            panel.engine: name,
+            panel.model: self._picker(engine, ranked, model, say),
             panel.transcript: transcript,
             panel.chatbot: gr.update(
                 placeholder=say(f"greeting_{desk.spec.id}"),
@@ -74,8 +91,11 @@ class Tuning:
             panel.budget: budget if isinstance(budget, int) and 0 <= budget <= MAX_BUDGET else 0,
         }
 
-    def _controls(self, card: Card, thinking: bool, kept: dict[str, Any], say: Say) -> Update:
-        """What follows from model and mode. `kept`: the sampling values that the visitor changed."""
+    def _picker(self, engine: Engine, ranked: list[Ranked], model: str, say: Say) -> Any:
+        return gr.update(choices=model_picker.choices(ranked, self.desk.own_choice(engine), say), value=model)
+
+    def _controls(self, engine: Engine, card: Card, thinking: bool, kept: dict[str, Any], say: Say) -> Update:
+        """What follows from engine, model and mode. `kept`: the sampling values that the visitor changed."""
         panel, rule = self.panel, card.thinking
         thinks = card.thinks(thinking)
         official = card.official(self.desk.spec.id, thinks)
@@ -83,17 +103,16 @@ class Tuning:
         update: Update = {
             panel.official: values,
             panel.source: source_line(official, say),
-            panel.model_info: self.desk.model_info(card, say),
+            panel.model_info: self.desk.model_info(engine, card, say),
             panel.thinking: gr.update(value=thinks, interactive=rule.kind != "always"),
             panel.thinking_kind: say(f"thinking_kind_{rule.kind}"),
         }
-        capabilities = self.desk.engine.models.capabilities
+        capabilities = engine.models.capabilities
         for name, control in panel.sampling.items():
             value = kept.get(name, values[name])
-            if name == "seed":  # has no official value
-                update[control] = value
-            else:
-                update[control] = gr.update(value=value, info=mark(name, value, values[name], capabilities, say))
+            update[control] = gr.update(value=value, interactive=name in capabilities.sampling)
+            if name != "seed":  # has no official value
+                update[control]["info"] = mark(name, value, values[name], capabilities, say)
         return update
 
     def _options(self, saved: object) -> Update:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +31,8 @@ from backends.adapters.hf_transformers.torchvision_shim import make_torchvision_
 
 make_torchvision_importable()
 
-from backends.adapters.hf_transformers import decoding, loading
+from backends.adapters.hf_transformers import jobs, loading
+from backends.adapters.hf_transformers.prompts import Prompt
 from backends.adapters.hf_transformers.sampling import Sampler
 from backends.cancel import Cancel
 from backends.errors import EngineDied, EngineError, OutOfMemory, UnsupportedModality
@@ -64,9 +66,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 class House:
     """One random model at 32 bit, loaded as the playground loads it."""
 
-    def __init__(self, folder: Path, kind: str, slots: int = 4, context: int = 2048) -> None:
+    def __init__(self, folder: Path, kind: str, slots: int = 4, context: int = 2048, zero_gpu: bool = False) -> None:
         self.card = random_models.card(*(["image"] if kind == "vision" else []))
-        self.backend = HfTransformers(random_models.Folder(folder), context=context, slots=slots, threads=2)
+        self.backend = HfTransformers(
+            random_models.Folder(folder), context=context, slots=slots, threads=2, zero_gpu=zero_gpu
+        )
         self.loading = list(self.backend.load(self.card))
         self.loaded = self.backend._loaded
         self.decoder = self.backend._decoder
@@ -78,12 +82,12 @@ class House:
 
     def tokens(self, request: GenerationRequest) -> list[int]:
         """The ids of an answer, as the loop tells them."""
-        job = decoding.Job(self.loaded.chat.encode(request), request.sampling, request.sampling.max_new_tokens)
+        job = jobs.Job(self.loaded.chat.encode(request), request.sampling, request.sampling.max_new_tokens)
         self.decoder.submit(job)
         *told, end = job.events()
-        assert isinstance(end, decoding.End), end
+        assert isinstance(end, jobs.End), end
         self.end = end
-        return [token.id for token in told if isinstance(token, decoding.Token)]
+        return [token.id for token in told if isinstance(token, jobs.Token)]
 
     def generated(self, request: GenerationRequest) -> list[int]:
         """The same by transformers' own generate, with pictures prepared by its own processor from the whole prompt."""
@@ -199,10 +203,10 @@ def test_answers_written_together_are_those_written_alone(house: Callable[..., H
         return forward(*args, **kwargs)
 
     here.loaded.model.forward = counted
-    jobs = [decoding.Job(here.loaded.chat.encode(r), r.sampling, r.sampling.max_new_tokens) for r in requests]
-    for job in jobs:
+    sent = [jobs.Job(here.loaded.chat.encode(r), r.sampling, r.sampling.max_new_tokens) for r in requests]
+    for job in sent:
         here.decoder.submit(job)
-    together = [[token.id for token in job.events() if isinstance(token, decoding.Token)] for job in jobs]
+    together = [[token.id for token in job.events() if isinstance(token, jobs.Token)] for job in sent]
     assert together == alone
     assert passes < sum(map(len, alone)), "every answer had passes of its own"
 
@@ -224,14 +228,14 @@ def test_the_next_turn_reads_only_what_is_new_and_answers_the_same(house: Callab
     prompt, answer = here.loaded.chat.encode(first), here.tokens(first)
     more = [*answer, 11, 12, 13]
     types = prompt.token_types + [0] * len(more) if pictures else []
-    follow = decoding.Prompt(prompt.ids + more, prompt.key + more, False, prompt.pictures, types)
+    follow = Prompt(prompt.ids + more, prompt.key + more, False, prompt.pictures, types)
 
     def ask() -> tuple[list[int], int]:
-        job = decoding.Job(follow, first.sampling, 12)
+        job = jobs.Job(follow, first.sampling, 12)
         here.decoder.submit(job)
         *told, end = job.events()
-        assert isinstance(end, decoding.End)
-        return [token.id for token in told if isinstance(token, decoding.Token)], end.cached
+        assert isinstance(end, jobs.End)
+        return [token.id for token in told if isinstance(token, jobs.Token)], end.cached
 
     warm, cached = ask()
     assert cached >= len(prompt.ids) + len(answer) - 1
@@ -403,13 +407,13 @@ def test_a_failing_pass_ends_the_longest_answer_and_no_other(house: Callable[...
         return output
 
     here.loaded.model.forward = fails_once
-    jobs = [decoding.Job(here.loaded.chat.encode(r), r.sampling, 40) for r in (short, long)]
-    for job in jobs:
+    sent = [jobs.Job(here.loaded.chat.encode(r), r.sampling, 40) for r in (short, long)]
+    for job in sent:
         here.decoder.submit(job)
-    answer, broken = ([*job.events()] for job in jobs)
+    answer, broken = ([*job.events()] for job in sent)
     assert failed.is_set()
     assert isinstance(broken[-1], OutOfMemory)
-    assert [token.id for token in answer if isinstance(token, decoding.Token)] == expected
+    assert [token.id for token in answer if isinstance(token, jobs.Token)] == expected
 
 
 def test_another_fault_is_told_in_a_sentence_without_its_words(house: Callable[..., House]) -> None:
@@ -507,6 +511,68 @@ def test_unloading_gives_the_memory_back_and_loading_in_turn_stays_within_the_es
     first, *later = told["held"]
     assert max(later) <= 1.1 * first
     assert told["most"] <= told["need"]
+
+
+# --- a Space with ZeroGPU ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lent_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """`spaces` as its documentation describes it, without the card. Holds the seconds that each call asked for."""
+    asked: list[float] = []
+
+    def gpu(duration: Callable[..., float]) -> Callable[..., Any]:
+        def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+            def lent(*args: Any) -> Any:
+                asked.append(duration(*args))
+                return function(*args)
+
+            return lent
+
+        return wrap
+
+    module = types.ModuleType("spaces")
+    module.GPU = gpu  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "spaces", module)
+    monkeypatch.delitem(sys.modules, "backends.adapters.hf_transformers.zero_gpu", raising=False)
+    yield asked
+    sys.modules.pop("backends.adapters.hf_transformers.zero_gpu", None)
+
+
+def test_on_zero_gpu_each_answer_is_a_call_of_its_own(
+    house: Callable[..., House], lent_card: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = house("text")
+    request = plain.request("Where is the sea?")
+    expected = plain.generated(request)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda model, where: model)  # there is no card to move it to
+    lent = house("text", zero_gpu=True)
+    assert lent.tokens(request) == expected
+    assert lent.backend.capabilities.parallel == 1
+    assert len(lent_card) == 1
+    assert 0 < lent_card[0] <= 120
+    cancel = Cancel()
+    stream = lent.backend.stream(lent.request("Go on", max_new_tokens=1500), cancel)
+    next(event for event in stream if isinstance(event, Answer))
+    cancel()
+    *_, done = stream
+    assert done.reason == "cancelled"
+
+
+def test_a_card_that_is_not_lent_is_told_in_a_sentence(
+    house: Callable[..., House], lent_card: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "to", lambda model, where: model)
+    here = house("text", zero_gpu=True)
+    from backends.adapters.hf_transformers import zero_gpu
+
+    def refused(*args: Any) -> Any:
+        raise RuntimeError("You have exceeded your GPU quota (60s requested vs. 3s left): token=secret")
+
+    monkeypatch.setattr(zero_gpu, "_answer", refused)
+    with pytest.raises(EngineError) as told:
+        list(here.backend.stream(here.request("Why?"), Cancel()))
+    assert "secret" not in told.value.message + told.value.hint
 
 
 # --- what is imported when ---------------------------------------------------------------------------------------

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.browser.steps import served
+
 MODEL = "qwen2.5-coder-0.5b-instruct"
 CHROMIUM_FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -26,24 +22,9 @@ def playground(starter_weights) -> Iterator[str]:
     """The address of a running playground whose model is already on this machine."""
     weights = starter_weights(MODEL)
     cache = next(folder for folder in weights.parents if (folder / "models").is_dir())
-    process = subprocess.Popen(
-        [sys.executable, "app.py", "--port", "0"],
-        cwd=ROOT,
-        env=os.environ | {"PLAYGROUND_MODEL": MODEL, "PLAYGROUND_CACHE_DIR": str(cache), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    address = ""
-    for line in process.stdout:
-        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-            address = found.group()
-            break
-    assert address, "the playground did not start"
-    yield address
-    process.terminate()
-    process.wait(30)
-    process.stdout.close()
+    env = {"PLAYGROUND_MODEL": MODEL, "PLAYGROUND_CACHE_DIR": str(cache)}
+    with served("app.py", "--port", "0", env=env) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

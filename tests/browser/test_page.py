@@ -7,46 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
+
+from tests.browser.steps import ANSWER_MS, answered, open_section, open_tab, send, set_number
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
-
-ANSWER_MS = 120_000
-
-
-def open_tab(page: Page, tab: str) -> Locator:
-    """Shows a tab and returns it, with its sidebar open."""
-    page.locator(f"#tab-{tab}-button:visible").click()
-    screen = page.locator(f"#tab-{tab}[role=tabpanel]")
-    screen.locator(".settings.open").wait_for()
-    return screen
-
-
-def open_section(screen: Locator, name: str) -> None:
-    section = screen.locator(".settings button.label-wrap", has_text=name)
-    if "open" not in (section.get_attribute("class") or ""):
-        section.click()
-
-
-def set_number(screen: Locator, label: str, value: object) -> None:
-    """Types a value into the number box of a slider."""
-    box = screen.get_by_label(f"number input for {label}")
-    box.fill(str(value))
-    box.press("Tab")
-
-
-def send(page: Page, tab: str, text: str) -> None:
-    box = page.locator(f"#composer-{tab} textarea")
-    box.fill(text)
-    box.press("Enter")
-
-
-def answered(page: Page, tab: str) -> Locator:
-    """Waits for the end of the answer and returns the last message of the model."""
-    transcript = page.locator(f"#transcript-{tab}")
-    transcript.locator(".figures").last.wait_for(timeout=ANSWER_MS)
-    page.locator(f"#composer-{tab} .submit-button").wait_for(timeout=ANSWER_MS)
-    return transcript.locator(".bot-row").last
 
 
 def test_chat_answers_and_survives_a_reload(page: Page) -> None:

@@ -6,7 +6,9 @@ imported when a model is loaded, not before.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import logging
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -38,9 +40,12 @@ from backends.types import (
 )
 
 if TYPE_CHECKING:
-    from backends.adapters.hf_transformers.decoding import Decoder, Job, Token
+    from backends.adapters.hf_transformers.decoding import Decoder
+    from backends.adapters.hf_transformers.jobs import Job, Token
     from backends.adapters.hf_transformers.loading import Loaded
     from backends.adapters.hf_transformers.prompts import Prompt
+
+log = logging.getLogger(__name__)
 
 CAPABILITIES = Capabilities(
     engine="transformers",
@@ -48,7 +53,6 @@ CAPABILITIES = Capabilities(
     modalities=frozenset({"text", "image"}),
     logprobs=True,
 )
-NEEDS = ("torch", "transformers", "accelerate", "torchvision", "qwen_vl_utils")
 
 
 class Files(Protocol):
@@ -62,24 +66,28 @@ class Files(Protocol):
 
 
 class HfTransformers:
-    """One model in this process. `context`: tokens of one conversation; `slots`: answers written at the same time."""
+    """One model in this process. `context`: tokens of one conversation; `slots`: answers written at the same time.
+
+    `zero_gpu`: a graphics card is lent for one answer at a time (see `zero_gpu.py`).
+    """
 
     engine = "transformers"
 
-    def __init__(self, files: Files, *, context: int, slots: int, threads: int) -> None:
+    def __init__(self, files: Files, *, context: int, slots: int, threads: int, zero_gpu: bool = False) -> None:
         self.capabilities = CAPABILITIES
         self._files = files
         self._context = context
         self._slots = slots
         self._threads = threads
+        self._zero_gpu = zero_gpu
         self._closed = Cancel()
         self._loaded: Loaded | None = None
         self._decoder: Decoder | None = None
 
     def load(self, card: Card) -> Iterator[Loading]:
-        if any(importlib.util.find_spec(package) is None for package in NEEDS):
+        if importlib.util.find_spec("torch") is None:
             raise EngineMissing("The transformers engine is not installed.", "Run 'make setup-transformers'.")
-        folder, gguf = yield from self._fetched(card)
+        found, gguf = yield from self._fetched(card)
         yield Loading("loading", 0.0)
         from backends.adapters.hf_transformers.torchvision_shim import make_torchvision_importable
 
@@ -89,18 +97,24 @@ class HfTransformers:
         from backends.adapters.hf_transformers import loading
         from backends.adapters.hf_transformers.decoding import Decoder, is_out_of_memory
 
+        decoder: Any = Decoder
+        if self._zero_gpu:
+            from backends.adapters.hf_transformers.zero_gpu import ZeroGpuDecoder as decoder
+
         torch.set_num_threads(self._threads)
 
         def work() -> None:
-            self._loaded = loading.load(card, loading.unpack(folder) if gguf else folder)
+            unpacked = loading.unpack(found, card.weight_bytes(self.engine)) if gguf else found
+            self._loaded = loading.load(card, unpacked, self._zero_gpu)
 
         try:
             yield from loading.watched(work, card.weight_bytes(self.engine))
         except Exception as exc:
             self.close()
+            log.info("loading %s failed: %s", card.id, type(exc).__name__)
             raise _translated(exc, card, is_out_of_memory(exc)) from exc
         assert self._loaded is not None
-        self._decoder = Decoder(self._loaded.model, self._loaded.ends, self._slots, self._context * self._slots)
+        self._decoder = decoder(self._loaded.model, self._loaded.ends, self._slots, self._context * self._slots)
         self.capabilities = replace(CAPABILITIES, parallel=self._decoder.slots)
         if self._closed.is_set():
             self.close()
@@ -119,7 +133,7 @@ class HfTransformers:
         if "image" not in request.card.modalities and any(message.images for message in request.messages):
             raise UnsupportedModality(f"{request.card.name} reads text only.")
         loaded, decoder = self._ready()
-        from backends.adapters.hf_transformers.decoding import End, Job
+        from backends.adapters.hf_transformers.jobs import End, Job
 
         prompt = loaded.chat.encode(request)
         room = self._context - len(prompt.ids)
@@ -241,6 +255,6 @@ def _translated(exc: Exception, card: Card, out_of_memory: bool) -> PlaygroundEr
         return exc
     if out_of_memory:
         return OutOfMemory(f"There is not enough memory to load {card.name}.")
-    if isinstance(exc, OSError) and exc.errno is not None:
-        return NotEnoughDisk(f"{card.name} cannot be unpacked: there is no room for it on the disk.")
+    if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NotEnoughDisk(f"The disk filled up while {card.name} was being unpacked.")
     return EngineError(f"{card.name} could not be loaded.", "Try again, or choose another model.")

@@ -17,16 +17,19 @@ from typing import Any
 import psutil
 import torch
 import transformers
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, GgufConfig
 
 from backends.adapters.hf_transformers.prompts import ChatFormat
 from backends.catalog import Card
 from backends.types import Loading
+from backends.weight_files import free_bytes, no_room
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 UNPACKED = ".unpacked"  # beside a GGUF file: the folder of the same weights at 16 bit
+SPARE = 1.4  # a GGUF file may hold twice what the published weights share, such as the output layer
 
 
 @dataclass(slots=True)
@@ -36,7 +39,7 @@ class Loaded:
     ends: frozenset[int]
 
 
-def load(card: Card, folder: Path) -> Loaded:
+def load(card: Card, folder: Path, zero_gpu: bool = False) -> Loaded:
     """A model from a folder of safetensors. Code that came with the weights is never run."""
     reads_pictures = "image" in card.modalities
     kind = AutoModelForImageTextToText if reads_pictures else AutoModelForCausalLM
@@ -44,44 +47,45 @@ def load(card: Card, folder: Path) -> Loaded:
     model = kind.from_pretrained(
         folder,
         dtype=_dtype(cuda),
-        device_map="auto" if cuda else "cpu",
+        device_map="auto" if cuda and not zero_gpu else "cpu",
         attn_implementation=_attention(cuda),
         quantization_config=_quantisation(card),
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
     ).eval()
+    if zero_gpu:  # noted down now, done where a card is lent
+        model.to("cuda")
+    else:
+        with torch.inference_mode():  # the first pass sets kernels up and pulls the weights in: part of loading
+            model(input_ids=torch.zeros(1, 8, dtype=torch.long, device=model.device))
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False) if reads_pictures else None
     tokenizer = processor.tokenizer if processor else AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    with torch.inference_mode():  # the first pass sets kernels up and pulls the weights in: part of loading
-        model(input_ids=torch.zeros(1, 8, dtype=torch.long, device=model.device))
     return Loaded(model, ChatFormat(tokenizer, processor), _ends(model, tokenizer))
 
 
-def unpack(gguf: Path) -> Path:
-    """The folder with the file's weights at 16 bit, made at the first call: reading a GGUF takes half a minute.
-
-    Raises OSError where the disk has no room for it.
-    """
+def unpack(gguf: Path, sixteen_bit: int) -> Path:
+    """The folder with the file's weights at 16 bit, about so many bytes: reading a GGUF takes half a minute, so it is
+    done once. Raises `NotEnoughDisk`."""
     folder = gguf.with_name(gguf.name + UNPACKED)
-    source = {
-        "bytes": gguf.stat().st_size,
-        "mtime_ns": gguf.stat().st_mtime_ns,
-        "transformers": transformers.__version__,
-    }
-    with suppress(OSError, ValueError):
-        if json.loads((folder / "source.json").read_text("utf-8")) == source:
-            return folder
-    making = gguf.with_name(gguf.name + ".unpacking")
-    shutil.rmtree(making, ignore_errors=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-    )
-    model.save_pretrained(making, max_shard_size="2GB")
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(making)
-    (making / "source.json").write_text(json.dumps(source), "utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    making.rename(folder)
+    facts = gguf.stat()
+    source = {"bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns, "transformers": transformers.__version__}
+    with FileLock(gguf.with_name(gguf.name + UNPACKED + ".lock")):
+        with suppress(OSError, ValueError):
+            if json.loads((folder / "source.json").read_text("utf-8")) == source:
+                return folder
+        making = gguf.with_name(gguf.name + ".unpacking")
+        shutil.rmtree(making, ignore_errors=True)
+        if (free := free_bytes(gguf.parent)) < (needed := round(sixteen_bit * SPARE)):
+            raise no_room(f"{gguf.name} at 16 bit", needed, free)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+        model.save_pretrained(making)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(making)
+        (making / "source.json").write_text(json.dumps(source), "utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        making.rename(folder)
     return folder
 
 

@@ -1,0 +1,74 @@
+"""What the tests in a browser do again and again: serve a page, open its parts, ask, wait for the answer."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page
+
+ROOT = Path(__file__).resolve().parents[2]
+ANSWER_MS = 120_000
+
+
+@contextmanager
+def served(*arguments: str, env: Mapping[str, str]) -> Iterator[str]:
+    """The address that a program of ours prints once it serves; it runs until the end of the block."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    address = ""
+    for line in process.stdout:
+        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+            address = found.group()
+            break
+    assert address, "the playground did not start"
+    yield address
+    process.terminate()
+    process.wait(30)
+    process.stdout.close()
+
+
+def open_tab(page: Page, tab: str) -> Locator:
+    """Shows a tab and returns it, with its sidebar open."""
+    page.locator(f"#tab-{tab}-button:visible").click()
+    screen = page.locator(f"#tab-{tab}[role=tabpanel]")
+    screen.locator(".settings.open").wait_for()
+    return screen
+
+
+def open_section(screen: Locator, name: str) -> None:
+    section = screen.locator(".settings button.label-wrap", has_text=name)
+    if "open" not in (section.get_attribute("class") or ""):
+        section.click()
+
+
+def set_number(screen: Locator, label: str, value: object) -> None:
+    """Types a value into the number box of a slider."""
+    box = screen.get_by_label(f"number input for {label}")
+    box.fill(str(value))
+    box.press("Tab")
+
+
+def send(page: Page, tab: str, text: str) -> None:
+    box = page.locator(f"#composer-{tab} textarea")
+    box.fill(text)
+    box.press("Enter")
+
+
+def answered(page: Page, tab: str) -> Locator:
+    """Waits for the end of the answer and returns the last message of the model."""
+    transcript = page.locator(f"#transcript-{tab}")
+    transcript.locator(".figures").last.wait_for(timeout=ANSWER_MS)
+    page.locator(f"#composer-{tab} .submit-button").wait_for(timeout=ANSWER_MS)
+    return transcript.locator(".bot-row").last
