@@ -468,49 +468,125 @@ def test_a_stopped_reading_ends_within_a_piece(house: Callable[..., House]) -> N
 
 # --- memory --------------------------------------------------------------------------------------------------------
 
-UNLOADS = """
-import json, sys
-from backends.adapters.hf_transformers import HfTransformers
-from backends.cancel import Cancel
-from backends.catalog import Catalog
-from backends.hardware import fit
-from backends.machine import Machine
-from backends.types import GenerationRequest, Message, Sampling
-from backends.weights import WeightStore
+IN_TURN = """
+import json, resource, sys
+from dataclasses import replace
 from pathlib import Path
+
 import psutil
 
-card = Catalog.read().get("qwen2.5-coder-0.5b-instruct")
+from backends.adapters.hf_transformers import CAPABILITIES, HfTransformers
+from backends.cancel import Cancel
+from backends.catalog import Catalog
+from backends.hardware import RAM_RESERVE, RAM_SHARE, fit
+from backends.machine import Machine
+from backends.models import House, Models
+from backends.types import GenerationRequest, Message, Sampling
+from backends.weights import WeightStore
+
+def held():
+    return psutil.Process().memory_info().rss
+
+before = held()
+one = Catalog.read().get("qwen2.5-coder-0.5b-instruct").model_copy(update={"context": 4096})
+other = one.model_copy(update={"id": "another"})
+need = fit(one, "transformers", Machine.detect()).need_bytes
+total = int((need + RAM_RESERVE) / RAM_SHARE)  # room for one of them
+
+def machine():
+    return replace(Machine.detect(), ram_total=total, ram_available=total - (held() - before))
+
 store = WeightStore(Path(sys.argv[1]), offline=True)
-held, most = [], 0
-need = fit(card, "transformers", Machine.detect()).need_bytes
-for _ in range(3):
-    backend = HfTransformers(store, context=2048, slots=1, threads=2)
-    list(backend.load(card))
+models = Models(
+    Catalog((one, other)), "transformers", CAPABILITIES,
+    lambda card, fit: HfTransformers(store, context=fit.context, slots=fit.slots, threads=2),
+    lambda artefact: True, house=House(machine),
+)
+unloaded, loaded = [], []
+for card in (one, other, one):
+    backend = None
+    steps = models.ready(models.get(card), Cancel())
+    while backend is None:
+        try:
+            next(steps)
+        except StopIteration as end:
+            backend = end.value
     request = GenerationRequest(card, (Message.of("user", "Say yes."),), Sampling(max_new_tokens=4, seed=1))
-    list(backend.stream(request, Cancel()))
-    most = max(most, psutil.Process().memory_info().rss)
-    backend.close()
-    held.append(psutil.Process().memory_info().rss)
-print(json.dumps({"held": held, "most": most, "need": need}))
+    assert list(backend.stream(request, Cancel()))[-1].reason
+    loaded.append([model.card.id for model in models.loaded()])
+for _ in range(2):
+    models.close()
+    unloaded.append(held())
+    steps = list(models.ready(models.get(one), Cancel()))
+models.close()
+unloaded.append(held())
+most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"loaded": loaded, "unloaded": unloaded, "most": most - before, "need": need}))
+"""
+
+OUT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+
+from backends.adapters.hf_transformers import HfTransformers
+from backends.cancel import Cancel
+from backends.errors import OutOfMemory
+from backends.types import GenerationRequest, Message, Sampling
+from tests.adapters import random_models
+
+import psutil
+
+card = random_models.card()
+backend = HfTransformers(random_models.Folder(Path(sys.argv[1])), context=200_000, slots=2, threads=1)
+list(backend.load(card))
+def request(text):
+    return GenerationRequest(card, (Message.of("user", text),), Sampling(max_new_tokens=4, seed=1))
+def ask(text):
+    return list(backend.stream(request(text), Cancel()))[-1].reason
+long = "long " * 30_000
+ask("short")
+prompt = backend._loaded.chat.encode(request(long))  # the tokenizer is not what is to run short
+backend._loaded.chat.encode = lambda asked, encode=backend._loaded.chat.encode: (
+    prompt if asked.messages[0].text == long else encode(asked)
+)
+limit = psutil.Process().memory_info().vms + 20_000_000
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    ask(long)
+except OutOfMemory as exc:
+    print(exc.message)
+print(ask("short"))
 """
 
 
-@pytest.mark.model
-def test_unloading_gives_the_memory_back_and_loading_in_turn_stays_within_the_estimate(
-    starter_weights: Callable[[str], Path], transformers_adapter: Adapter
-) -> None:
-    """In a process of its own, after the model was unpacked; the first round leaves torch's own libraries behind."""
-    root = starter_weights(transformers_adapter.card.id).parents[2]
+def in_a_process_of_its_own(script: str, argument: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", UNLOADS, root], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", script, argument], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    first, *later = told["held"]
-    assert max(later) <= 1.1 * first
+    return done.stdout
+
+
+@pytest.mark.model
+def test_models_loaded_in_turn_stay_within_the_estimate_and_unloading_gives_the_memory_back(
+    starter_weights: Callable[[str], Path], transformers_adapter: Adapter
+) -> None:
+    """After the file was unpacked. Two cards of the same weights, in a house with room for one."""
+    told = json.loads(
+        in_a_process_of_its_own(IN_TURN, starter_weights(transformers_adapter.card.id).parents[2]).splitlines()[-1]
+    )
+    assert [len(ids) for ids in told["loaded"]] == [1, 1, 1]
     assert told["most"] <= told["need"]
+    first, *later = told["unloaded"]  # torch's own libraries stay
+    assert max(later) <= 1.1 * first
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory so")
+def test_memory_that_really_runs_out_ends_one_request(folders: Callable[[str], Path]) -> None:
+    message, reason = in_a_process_of_its_own(OUT_OF_MEMORY, folders("text")).splitlines()[-2:]
+    assert "not enough memory" in message
+    assert reason in ("length", "stop")
 
 
 # --- a Space with ZeroGPU ------------------------------------------------------------------------------------------

@@ -95,7 +95,8 @@ class HfTransformers:
         import torch
 
         from backends.adapters.hf_transformers import loading
-        from backends.adapters.hf_transformers.decoding import Decoder, is_out_of_memory
+        from backends.adapters.hf_transformers.decoding import Decoder
+        from backends.adapters.hf_transformers.faults import is_out_of_memory
 
         decoder: Any = Decoder
         if self._zero_gpu:

@@ -6,7 +6,6 @@ stopped request is gone within a piece. The keys and values of a conversation ar
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
@@ -17,14 +16,12 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from backends.adapters.hf_transformers.faults import told, unloaded
 from backends.adapters.hf_transformers.jobs import End, Job, Token
-from backends.adapters.hf_transformers.kv_cache import PrefixStore, can_be_cut, joined, keep_rows, row_of
+from backends.adapters.hf_transformers.kv_cache import PrefixStore, can_be_cut, joined, rows_of, start_of
 from backends.adapters.hf_transformers.prompts import Prompt
 from backends.adapters.hf_transformers.sampling import Sampler, likeliest
-from backends.errors import EngineDied, EngineError, OutOfMemory
 from backends.types import Loading
-
-log = logging.getLogger(__name__)
 
 PIECE_SECONDS = 0.25  # how long one piece of a prompt should take to read
 FIRST_PIECE, LARGEST_PIECE = 64, 2048  # tokens
@@ -58,7 +55,7 @@ class Decoder:
             if self._open:
                 self._arrived.put(job)
             else:
-                job.told.put(_unloaded())
+                job.told.put(unloaded())
 
     def close(self) -> None:
         """Ends the loop, and every request with it, within a piece of a prompt."""
@@ -72,14 +69,24 @@ class Decoder:
     def _run(self) -> None:
         with torch.inference_mode():
             while self._collect():
-                if self._reading is None and self._waiting and len(self._rows) < self.slots:
-                    job = self._waiting.popleft()
-                    self._reading = job, self._read(job)
-                if self._reading is not None and next(self._reading[1], self) is self:
-                    self._reading = None
-                self._write()
-        for job in [*self._rows, *self._waiting, *([self._reading[0]] if self._reading else [])]:
-            job.told.put(_unloaded())
+                try:
+                    if self._reading is None and self._waiting and len(self._rows) < self.slots:
+                        job = self._waiting.popleft()
+                        self._reading = job, self._read(job)
+                    if self._reading is not None and next(self._reading[1], self) is self:
+                        self._reading = None
+                    self._write()
+                except Exception as exc:  # no memory even for tidying up: nothing that runs can be trusted any more
+                    self._end_all(self._fault(exc))
+        self._end_all(unloaded())
+        for job in self._waiting:
+            job.told.put(unloaded())
+
+    def _end_all(self, word: Exception) -> None:
+        """Ends every request that has begun."""
+        for job in [*self._rows, *([self._reading[0]] if self._reading else [])]:
+            job.told.put(word)
+        self._rows, self._reading, self._cache = [], None, None
 
     def _collect(self) -> bool:
         """Takes in what has arrived; sleeps while there is nothing to do. False once closed."""
@@ -227,11 +234,9 @@ class Decoder:
         else:
             for i, job in enumerate(self._rows):
                 if job in over:
-                    self._store.put(job.key, row_of(self._cache, i, len(job.key)))
-            if stay:
-                keep_rows(self._cache, stay, max(len(self._rows[i].key) for i in stay))
-            else:
-                self._cache = None
+                    self._store.put(job.key, rows_of(self._cache, [i], len(job.key)))
+            longest = max((len(self._rows[i].key) for i in stay), default=0)
+            self._cache = rows_of(self._cache, stay, longest) if stay else None
         self._rows = [self._rows[i] for i in stay]
 
     def _make_room(self, wanted: int) -> None:
@@ -249,22 +254,13 @@ class Decoder:
         if not stay:
             self._cache = None
             return
-        for layer in self._cache.layers:  # some may have taken the new token in before it failed
-            layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
-        keep_rows(self._cache, stay, max(len(job.key) for job in self._rows))
+        whole = start_of(self._cache, length)  # some layers may have taken the new token in before it failed
+        self._cache = rows_of(whole, stay, max(len(job.key) for job in self._rows))
 
     def _fault(self, exc: Exception) -> Exception:
         """What to tell of it; memory that can be given back is."""
         self._store.shrink(0)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if is_out_of_memory(exc):
-            return OutOfMemory(
-                "There was not enough memory for this conversation.",
-                "Send a shorter message, start a new conversation, or choose a smaller model.",
-            )
-        log.error("the model failed", exc_info=exc)
-        return EngineError("The model failed in the middle of the answer.")
+        return told(exc)
 
     # --- positions -------------------------------------------------------------------------------------------------
 
@@ -283,19 +279,6 @@ class Decoder:
     def _shaped(self, positions: torch.Tensor) -> torch.Tensor:
         """(rows, tokens), or (3, rows, tokens) for a model that tells time, height and width apart."""
         return positions[None].expand(3, -1, -1) if hasattr(self._inner, "get_rope_index") else positions
-
-
-def _unloaded() -> EngineDied:
-    return EngineDied("The model was unloaded in the middle of the answer.")
-
-
-def is_out_of_memory(exc: BaseException) -> bool:
-    """Whether torch, on whatever device, or Python could not get the memory."""
-    if isinstance(exc, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(exc, RuntimeError) and any(
-        words in str(exc) for words in ("out of memory", "not enough memory", "can't allocate memory")
-    )
 
 
 def _piece_end(prompt: Prompt, start: int, end: int) -> int:

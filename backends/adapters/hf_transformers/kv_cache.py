@@ -26,22 +26,20 @@ def can_be_cut(cache: DynamicCache) -> bool:
 def joined(left: DynamicCache, right: DynamicCache) -> DynamicCache:
     """One batch of the rows of both, padded on the left to the longer one."""
     length = max(left.get_seq_length(), right.get_seq_length())
-    for layer, other in zip(left.layers, right.layers, strict=True):
-        layer.keys = torch.cat([_padded(layer.keys, length), _padded(other.keys, length)])
-        layer.values = torch.cat([_padded(layer.values, length), _padded(other.values, length)])
-    return left
+
+    def both(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return torch.cat([_padded(one, length), _padded(other, length)])
+
+    made = [
+        (both(layer.keys, other.keys), both(layer.values, other.values))
+        for layer, other in zip(left.layers, right.layers, strict=True)
+    ]
+    return _filled(left, made)
 
 
-def row_of(cache: DynamicCache, row: int, length: int) -> DynamicCache:
-    """A copy of one row's last `length` tokens."""
-    return _each(cache, lambda tensor: tensor[row : row + 1, :, tensor.shape[2] - length :].clone())
-
-
-def keep_rows(cache: DynamicCache, rows: list[int], length: int) -> None:
-    """Leaves only `rows`, and of them the last `length` tokens: padding that nobody needs any more goes."""
-    for layer in cache.layers:
-        layer.keys = layer.keys[rows, :, -length:].contiguous()
-        layer.values = layer.values[rows, :, -length:].contiguous()
+def rows_of(cache: DynamicCache, rows: list[int], length: int) -> DynamicCache:
+    """Only `rows`, and of them the last `length` tokens: padding that nobody needs any more goes."""
+    return _each(cache, lambda tensor: tensor[rows, :, tensor.shape[2] - length :].contiguous())
 
 
 def start_of(cache: DynamicCache, length: int) -> DynamicCache:
@@ -54,10 +52,15 @@ def _padded(tensor: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def _each(cache: DynamicCache, change: Callable[[torch.Tensor], torch.Tensor]) -> DynamicCache:
+    return _filled(cache, [(change(layer.keys), change(layer.values)) for layer in cache.layers])
+
+
+def _filled(cache: DynamicCache, tensors: list[tuple[torch.Tensor, torch.Tensor]]) -> DynamicCache:
+    """A cache like `cache` with these keys and values; it stays whole itself, should memory run out on the way."""
     made = copy.copy(cache)
     made.layers = [copy.copy(layer) for layer in cache.layers]
-    for layer in made.layers:
-        layer.keys, layer.values = change(layer.keys), change(layer.values)
+    for layer, (keys, values) in zip(made.layers, tensors, strict=True):
+        layer.keys, layer.values = keys, values
     return made
 
 
@@ -82,7 +85,8 @@ class PrefixStore:
         return sum(len(entry.key) for entry in self._entries)
 
     def put(self, key: list[int], cache: DynamicCache) -> None:
-        self._entries.append(_Entry(key, cache))
+        if key:
+            self._entries.append(_Entry(key, cache))
 
     def shrink(self, tokens: int) -> None:
         """Forgets the longest unused until at most so many tokens are held."""
