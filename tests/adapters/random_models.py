@@ -32,6 +32,21 @@ TEXT = {
     "head_dim": 16,
     "max_position_embeddings": 4096,
 }
+LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
+EYES = {
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_heads": 2,
+    "out_hidden_size": 64,
+    "patch_size": 16,
+    "num_position_embeddings": 64,
+}
 
 
 class Folder:
@@ -103,63 +118,50 @@ def hybrid_model(folder: Path) -> Path:
     from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
     words = tokenizer()
-    config = Qwen3_5TextConfig(
-        vocab_size=len(words),
-        linear_num_key_heads=2,
-        linear_num_value_heads=4,
-        linear_key_head_dim=16,
-        linear_value_head_dim=16,
-        **TEXT,
-    )
+    config = Qwen3_5TextConfig(vocab_size=len(words), **TEXT, **LINEAR)
     return _saved(folder, Qwen3_5ForCausalLM(config), words)
 
 
 def vision_model(folder: Path) -> Path:
     """Qwen3-VL's architecture with its own processor."""
-    from transformers import (
-        Qwen2VLImageProcessor,
-        Qwen3VLConfig,
-        Qwen3VLForConditionalGeneration,
-        Qwen3VLProcessor,
-        Qwen3VLVideoProcessor,
-    )
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     words = tokenizer()
-    ids = {name: words.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad")}
-    ids |= {name: words.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end")}
-    config = Qwen3VLConfig(
-        text_config={
-            "vocab_size": len(words),
-            **TEXT,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 10000.0,
-                "mrope_section": [4, 2, 2],
-                "mrope_interleaved": True,
-            },
-        },
-        vision_config={
-            "depth": 3,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_heads": 2,
-            "out_hidden_size": 64,
-            "patch_size": 16,
-            "num_position_embeddings": 64,
-            "deepstack_visual_indexes": [0, 1],
-        },
-        image_token_id=ids["image_pad"],
-        video_token_id=ids["video_pad"],
-        vision_start_token_id=ids["vision_start"],
-        vision_end_token_id=ids["vision_end"],
-    )
-    processor = Qwen3VLProcessor(
+    eyes = EYES | {"depth": 3, "deepstack_visual_indexes": [0, 1]}
+    config = Qwen3VLConfig(text_config=_reads(words), vision_config=eyes, **_picture_ids(words))
+    return _saved(folder, Qwen3VLForConditionalGeneration(config), _processor(words))
+
+
+def hybrid_vision_model(folder: Path) -> Path:
+    """Qwen3.5's architecture as it is published: pictures, and linear attention in three layers of four."""
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+
+    words = tokenizer()
+    config = Qwen3_5Config(text_config=_reads(words) | LINEAR, vision_config=EYES, **_picture_ids(words))
+    return _saved(folder, Qwen3_5ForConditionalGeneration(config), _processor(words))
+
+
+def _reads(words: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """A language model's sizes, with positions in time, height and width."""
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    return {"vocab_size": len(words), **TEXT, "rope_parameters": rope}
+
+
+def _picture_ids(words: PreTrainedTokenizerFast) -> dict[str, int]:
+    names = {"image_token_id": "image_pad", "video_token_id": "video_pad"}
+    names |= {"vision_start_token_id": "vision_start", "vision_end_token_id": "vision_end"}
+    return {field: words.convert_tokens_to_ids(f"<|{name}|>") for field, name in names.items()}
+
+
+def _processor(words: PreTrainedTokenizerFast) -> Any:
+    from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
+    return Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor(patch_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3),
         tokenizer=words,
         video_processor=Qwen3VLVideoProcessor(patch_size=16),
         chat_template=CHATML,
     )
-    return _saved(folder, Qwen3VLForConditionalGeneration(config), processor)
 
 
 def _saved(folder: Path, model: Any, words: Any) -> Path:

@@ -112,7 +112,7 @@ class Decoder:
         cache, done = self._store.take(prompt.key) or (DynamicCache(config=self._model.config), 0)
         self._make_room(length)
         positions, job.offset = self._positions(prompt)
-        job.cached = start = done
+        job.cached = done
         job.sampler = Sampler(job.sampling, prompt.ids, self._model.config.get_text_config().vocab_size, self._device)
         logits = None
         while done < length:
@@ -121,7 +121,7 @@ class Decoder:
                 job.told.put(End("cancelled", job.cached))
                 return
             end = _piece_end(prompt, done, done + self._piece)
-            if end - start < length - start:
+            if end < length - 1:  # what is left after this piece takes long enough to be told
                 job.told.put(Loading("reading", done / length, done=done, total=length))
             logits = self._forward_piece(prompt, positions, cache, done, end)
             done = end
