@@ -65,7 +65,7 @@ class WeightStore:
         free: Callable[[Path], int] = free_bytes,
         retry_wait_s: float = 1.0,
     ) -> None:
-        self._root = root
+        self.root = root
         self._modelscope = modelscope_endpoint if modelscope else None
         self._offline = offline
         self._free = free
@@ -76,7 +76,7 @@ class WeightStore:
     def path(self, artefact: Artefact) -> Path:
         """Where the checked file stands once `have` is true: a folder for each repository, for names repeat."""
         kind = "repositories" if artefact.role == "repository" else "models"
-        return self._root / kind / (artefact.hub or "").replace("/", "--") / artefact.file
+        return self.root / kind / (artefact.hub or "").replace("/", "--") / artefact.file
 
     def have(self, artefact: Artefact) -> bool:
         """Whether the file is here, was checked, and has not changed since. Cheap: nothing is hashed."""

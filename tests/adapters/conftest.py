@@ -95,8 +95,8 @@ def transformers_adapter(weight_store: WeightStore, starter_weights: Callable[[s
     from backends.weights import WeightStore
 
     card = Catalog.read().get("qwen2.5-coder-0.5b-instruct")
-    root = starter_weights(card.id).parents[2]
-    store = WeightStore(root, offline=True)  # the same weights as the other engine, wherever the test runs
+    starter_weights(card.id)
+    store = WeightStore(weight_store.root, offline=True)  # the other engine's weights, wherever the test runs
 
     def fresh() -> Backend:
         return HfTransformers(store, context=2048, slots=2, threads=2)

@@ -121,7 +121,7 @@ time.sleep(600)
 
 @pytest.mark.parametrize("when", ["loading", "loaded"])
 def test_the_child_ends_when_its_parent_is_killed(weight_store: WeightStore, small: Card, when: str) -> None:
-    root = str(weight_store._models.parent)
+    root = str(weight_store.root)
     parent = subprocess.Popen([sys.executable, "-c", PARENT, root, small.id, when], cwd=ROOT, stdout=subprocess.PIPE)
     with parent:
         child = int(parent.stdout.readline())
