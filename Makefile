@@ -37,7 +37,7 @@ check: dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --cache-dir .import_linter_cache
-	$(PY) -m pytest -q -m "not model and not browser"
+	$(PY) -m pytest -q -m "not model and not browser and not torch"
 
 fix: dev
 	$(PY) -m ruff check --fix .
