@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from backends.weights import WeightStore
     from tests.adapters.conftest import Adapter
 
-pytestmark = pytest.mark.torch
-
 ROOT = Path(__file__).resolve().parents[2]
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "text": random_models.text_model,
