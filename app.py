@@ -19,10 +19,10 @@ from backends.settings import BadSettings, Settings, read_settings
 from backends.weights import WeightStore
 
 
-def make_engines(settings: Settings) -> dict[str, Engine]:
+def make_engines(settings: Settings, machine: Machine) -> dict[str, Engine]:
     """The engines on offer by name, with nothing loaded; the one that the settings ask for comes first."""
     store = WeightStore(settings.cache_dir, modelscope=settings.modelscope, offline=settings.offline)
-    catalog, house, machine = Catalog.read(), House(), Machine.detect()
+    catalog, house = Catalog.read(), House()
     default = registry.automatic(machine) if settings.engine == "auto" else settings.engine
 
     def make(name: str) -> Engine:
@@ -71,8 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    engines = make_engines(settings)
-    if Machine.detect().zero_gpu:
+    machine = Machine.detect()
+    engines = make_engines(settings, machine)
+    if machine.zero_gpu:
         _load_now(next(iter(engines.values())))
 
     from ui.page import build, launch_options

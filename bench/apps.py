@@ -75,10 +75,12 @@ def loaded_engine() -> tuple[Any, Any]:
     """An engine with the smallest real model in memory, and its llama.cpp backend."""
     from app import make_engines
     from backends.cancel import Controls
+    from backends.machine import Machine
     from backends.settings import read_settings
     from backends.types import Failure, GenerationRequest, Message, Sampling
 
-    engine = make_engines(read_settings(["--engine", "llama_cpp", "--model", STARTER]))["llama_cpp"]
+    settings = read_settings(["--engine", "llama_cpp", "--model", STARTER])
+    engine = make_engines(settings, Machine.detect())["llama_cpp"]
     card = engine.models.catalog.get(STARTER)
     hello = GenerationRequest(card, (Message.of("user", "Say yes."),), Sampling(max_new_tokens=4, seed=1))
     last = list(engine.run(hello, Controls()))[-1]

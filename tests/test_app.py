@@ -32,7 +32,7 @@ def on(monkeypatch: pytest.MonkeyPatch, *gpus: Gpu) -> None:
 
 
 def engines(tmp_path: Path, **settings: Any) -> dict[str, app.Engine]:
-    return app.make_engines(Settings(cache_dir=tmp_path, offline=True, **settings))
+    return app.make_engines(Settings(cache_dir=tmp_path, offline=True, **settings), Machine.detect())
 
 
 def test_the_default_comes_first_and_the_other_installed_ones_follow(
@@ -85,7 +85,7 @@ def test_a_model_fixed_by_the_host_is_every_engines_choice_that_has_files_for_it
 def test_making_every_engine_loads_no_model_library(tmp_path: Path) -> None:
     code = (
         "import sys, app; from backends.settings import Settings; app.registry.installed = lambda name: True; "
-        f"made = app.make_engines(Settings(cache_dir={str(tmp_path)!r}, offline=True)); "
+        f"made = app.make_engines(Settings(cache_dir={str(tmp_path)!r}, offline=True), app.Machine.detect()); "
         "print(len(made), [name for name in ('torch', 'transformers', 'xllamacpp') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -67,7 +67,7 @@ class Folder:
         return True
 
 
-def card(*modalities: str, kind: str = "switch") -> Card:
+def card(*modalities: str) -> Card:
     rows: list[dict[str, Any]] = [{"values": {}, "thinking": mode, "source": "tests"} for mode in (True, False)]
     return Card.model_validate(
         {
@@ -78,7 +78,7 @@ def card(*modalities: str, kind: str = "switch") -> Card:
             "modalities": {"text", *modalities},
             "context": 4096,
             "licence": "Apache-2.0",
-            "thinking": {"kind": kind, "default": kind == "always"},
+            "thinking": {"kind": "switch"},
             "kv_bytes_per_token": 512,
             "sampling": rows,
             "repositories": [{"engine": "transformers", "hub": "tests/random"}],
