@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSWER_MS = 120_000
@@ -58,6 +58,13 @@ def set_number(screen: Locator, label: str, value: object) -> None:
     box = screen.get_by_label(f"number input for {label}")
     box.fill(str(value))
     box.press("Tab")
+
+
+def keep_short(screen: Locator) -> None:
+    """Bounds the answers: now and then a small model repeats one word until its context is full, for minutes."""
+    open_section(screen, "Sampling")
+    set_number(screen, "Max new tokens", 32)
+    expect(screen).to_contain_text("changed; official is")
 
 
 def send(page: Page, tab: str, text: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.steps import ANSWER_MS, answered, open_section, open_tab, send, set_number
+from tests.browser.steps import ANSWER_MS, answered, keep_short, open_section, open_tab, send, set_number
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
@@ -58,6 +58,7 @@ def test_stop_keeps_what_was_written_and_frees_the_composer(page: Page) -> None:
 
 
 def test_retry_edit_undo_and_clear(page: Page) -> None:
+    keep_short(page.locator("#tab-chat"))
     send(page, "chat", "Reply with the word apple only.")
     answered(page, "chat")
     page.get_by_role("button", name="Retry").click()
