@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3
 PY = $(VENV)/bin/python
 
-.PHONY: run setup setup-transformers test check fix bench space dev clean
+.PHONY: run setup setup-transformers test check fix bench space tiny dev clean
 
 run: setup
 	$(PY) app.py $(ARGS)
@@ -48,6 +48,12 @@ bench: dev
 
 space: dev
 	$(PY) -m tools.space
+
+# Trains examples/tiny from nothing (hours on two cores; it goes on where it was interrupted) and measures it.
+tiny: $(VENV)/.installed
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-tiny.txt
+	$(PY) -m examples.tiny.train
+	$(PY) -m examples.tiny.evaluate
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

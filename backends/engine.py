@@ -13,15 +13,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from backends.cancel import Controls
+from backends.catalog import Card
 from backends.errors import PlaygroundError, PromptTooLong, UnsupportedModality
 from backends.models import Models
 from backends.thinking import prepare, think_then_answer
-from backends.types import Answer, Backend, Done, Event, Failure, GenerationRequest, Message, Thought, Timings
+from backends.types import Answer, Backend, Done, Event, Failure, GenerationRequest, Image, Message, Thought, Timings
 
 log = logging.getLogger(__name__)
 
 ANSWER_SHARE = 4  # a quarter of the context is kept free for the answer, unless it is to be shorter anyway
 LEAST_ANSWER = 64  # tokens; a prompt that leaves less is refused
+TOKENS_A_PICTURE = 16  # its two markers and its label
 TOKENS_A_MESSAGE = 16  # what a chat template adds at the most, for the estimate that saves counting
 
 
@@ -68,6 +70,7 @@ class Engine:
             if backend is None:
                 yield Done("cancelled", timings=clock.timings())
                 return
+            self.models.require_room_to_look(card, _largest_picture(request))
             request, dropped = fit_into_context(backend, request)
             for event in think_then_answer(backend, request, controls):
                 if isinstance(event, Thought | Answer) and clock.first is None:
@@ -87,7 +90,7 @@ def fit_into_context(backend: Backend, request: GenerationRequest) -> tuple[Gene
     """
     answer = min(request.sampling.max_new_tokens, backend.context // ANSWER_SHARE)
     room = backend.context - max(LEAST_ANSWER, answer)
-    if sum(map(_most_tokens, prepare(request).messages)) <= room:
+    if sum(_most_tokens(message, request.card) for message in prepare(request).messages) <= room:
         return request, 0
     system = tuple(message for message in request.messages[:1] if message.role == "system")
     starts = [i for i, message in enumerate(request.messages) if message.role == "user"]
@@ -104,15 +107,36 @@ def fit_into_context(backend: Backend, request: GenerationRequest) -> tuple[Gene
             low = middle + 1
     tokens = backend.count_tokens(prepare(without(low)))
     if tokens > backend.context - LEAST_ANSWER:
-        limit = backend.context - LEAST_ANSWER
-        raise PromptTooLong(f"The text has {tokens:,} tokens, but this model can read at most {limit:,} of them here.")
+        raise _too_long(without(low), tokens, backend.context - LEAST_ANSWER)
     return without(low), low
 
 
-def _most_tokens(message: Message) -> int:
+def _too_long(request: GenerationRequest, tokens: int, limit: int) -> PromptTooLong:
+    pictures = [_visual_tokens(image, request.card) for message in request.messages for image in message.images]
+    if not pictures:
+        return PromptTooLong(f"The text has {tokens:,} tokens, but this model can read at most {limit:,} of them here.")
+    return PromptTooLong(
+        f"The message has {tokens:,} tokens, {max(pictures):,} of them for a picture, but this model can read at most"
+        f" {limit:,} of them here.",
+        "Lower 'Visual tokens per picture', or send fewer pictures.",
+    )
+
+
+def _most_tokens(message: Message, card: Card) -> int:
     """An upper bound that costs nothing: a token is never shorter than a byte; defusing adds three to a '<'."""
     text = message.text + message.thoughts
-    return len(text.encode()) + 3 * text.count("<") + TOKENS_A_MESSAGE
+    seen = sum(_visual_tokens(image, card) + TOKENS_A_PICTURE for image in message.images)
+    return len(text.encode()) + 3 * text.count("<") + TOKENS_A_MESSAGE + seen
+
+
+def _largest_picture(request: GenerationRequest) -> int:
+    """In visual tokens; 0 without pictures. Pictures come in the size in which the model sees them."""
+    pictures = [image for message in request.messages for image in message.images]
+    return max((_visual_tokens(image, request.card) for image in pictures), default=0)
+
+
+def _visual_tokens(image: Image, card: Card) -> int:
+    return image.width * image.height // card.eyes.side**2 if card.eyes else 0
 
 
 @dataclass(slots=True)

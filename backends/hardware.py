@@ -18,6 +18,8 @@ CONTEXT_STEP = 256
 RAM_RESERVE = GIB  # left to the system and to the playground itself
 RAM_SHARE = 0.8  # of all memory, at most
 MEMORY_BANDWIDTH = 25e9  # bytes a second: a desktop's main memory, two channels; every token reads all active weights
+PROCESSOR_VISUAL_TOKENS = 256  # eyes of Qwen3-VL 2B's size took 22 s for so many on two cores (random weights)
+LARGEST_UNASKED = 9.0  # thousand million parameters: a first message should not fetch more than some 18 GB
 SLOW_TOKENS_PER_S = 3.5  # slower than most people read; a dense model of about 11e9 parameters at 4 bit
 
 
@@ -78,6 +80,28 @@ def fit(card: Card, engine: str, machine: Machine) -> Fit:
     return Fit(need <= budget, need, context, slots, reason, speed, on_gpu)
 
 
+def looking_bytes(card: Card, visual_tokens: int) -> int:
+    """By estimate, what one picture takes while it is looked at: 2 x 2 patches a token, their states, the attention
+    between all of them (an engine that never holds it whole needs less), and the KV cache of its tokens."""
+    patches = 4 * visual_tokens
+    wide = min(1.0, card.parameters)  # the eyes of the smallest Qwen-VL are about as wide as those of the others
+    return round(wide * (patches * 100_000 + patches**2 * 16 * 4)) + visual_tokens * card.kv_bytes_per_token
+
+
+def visual_tokens(card: Card, engine: str, machine: Machine) -> int:
+    """What a picture may cost unless the visitor says otherwise: the card's default, less where a processor looks."""
+    if card.eyes is None:
+        return 0
+    on_processor = _gpu_for(FOOTPRINTS.get(engine, FOOTPRINTS["llama_cpp"]), machine) is None
+    return max(card.eyes.fewest, min(card.eyes.default, PROCESSOR_VISUAL_TOKENS)) if on_processor else card.eyes.default
+
+
+def free_bytes(engine: str, machine: Machine) -> int:
+    """What is free now where the engine's models lie: a graphics card's own memory, or main memory."""
+    gpu = _gpu_for(FOOTPRINTS.get(engine, FOOTPRINTS["llama_cpp"]), machine)
+    return gpu.free if gpu and not gpu.unified else machine.ram_available
+
+
 def gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
 
@@ -116,7 +140,8 @@ def ranked(catalog: Catalog, machine: Machine, task: str, engine: str, obtainabl
 
 
 def choose(catalog: Catalog, machine: Machine, task: str, engine: str, obtainable: Obtainable) -> Card:
-    """This machine's choice: the first usable card good at the task, else the first usable one.
+    """This machine's choice: the first usable card good at the task, else the first usable one; on a graphics card the
+    largest like it that fits.
 
     Raises `WeightsError` (`SourceUnreachable` where only the hub is missing) or `OutOfMemory`.
     """
@@ -124,16 +149,34 @@ def choose(catalog: Catalog, machine: Machine, task: str, engine: str, obtainabl
     for card in sorted(catalog, key=lambda card: task not in card.good_at):
         row = judge(card, machine, task, engine, obtainable)  # one by one: it may ask the network
         if row[2] == "":
-            return card
+            return _larger(catalog, row, machine, task, engine, obtainable) if row[1].on_gpu else card
         refused.append(row)
     raise _none_usable(refused, task, engine)
+
+
+def _larger(catalog: Catalog, chosen: Ranked, machine: Machine, task: str, engine: str, obtainable: Obtainable) -> Card:
+    """The largest of the chosen card's family that a graphics card carries, up to what may be fetched unasked."""
+    card = chosen[0]
+    alike = [
+        other
+        for other in catalog
+        if other.family == card.family
+        and other.thinking.kind == card.thinking.kind
+        and other.quantisation == card.quantisation
+        and task in other.good_at
+        and card.parameters < other.parameters <= LARGEST_UNASKED
+    ]
+    for other in sorted(alike, key=lambda other: -other.parameters):
+        if judge(other, machine, task, engine, obtainable)[2] == "":
+            return other
+    return card
 
 
 def judge(card: Card, machine: Machine, task: str, engine: str, obtainable: Obtainable) -> Ranked:
     """How one card would do, and why it cannot be used now."""
     result = fit(card, engine, machine)
-    if not _suits(card, task):
-        return card, result, "reads only text"
+    if not suits(card, task):
+        return card, result, "is a demo for pictures only" if card.demo else "reads only text"
     if not card.sources(engine):
         return card, result, f"has no files for the engine {engine}"
     if not result.fits:
@@ -143,12 +186,13 @@ def judge(card: Card, machine: Machine, task: str, engine: str, obtainable: Obta
     return card, result, ""
 
 
-def _suits(card: Card, task: str) -> bool:
-    return task != "image" or "image" in card.modalities
+def suits(card: Card, task: str) -> bool:
+    """Whether the model can do this at all: only some see, and a demo is for what it is good at."""
+    return task in card.good_at if card.demo else task != "image" or "image" in card.modalities
 
 
 def _none_usable(refused: list[Ranked], task: str, engine: str) -> PlaygroundError:
-    possible = [(card, result) for card, result, _ in refused if _suits(card, task) and card.sources(engine)]
+    possible = [(card, result) for card, result, _ in refused if suits(card, task) and card.sources(engine)]
     if not possible:
         return WeightsError(f"No model in the catalog can do this with the engine {engine}.")
     if any(result.fits for _, result in possible):

@@ -86,8 +86,8 @@ class House:
 class Models:
     """All models that this machine may run on `engine`; thread-safe.
 
-    `choice` is a card id that a host has fixed for every task, or empty for the machine's own choice. Engines that are
-    served together share their `house`.
+    `choice` is a card id that a host has fixed for every task that it suits, or empty for the machine's own choice.
+    Engines that are served together share their `house`.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class Models:
 
     def choose(self, task: str) -> Card:
         """This machine's model for `task`; the answer stays the same while the page is up."""
-        if self._choice:
-            return self.catalog.get(self._choice)
+        if self._choice and hardware.suits(fixed := self.catalog.get(self._choice), task):
+            return fixed
         with self._choosing:
             if task not in self._chosen:
                 machine = self._house.machine(emptied=True)
@@ -140,6 +140,23 @@ class Models:
                 model = self._models[card.id] = Model(card, fit)
                 self._house.models.append(model)
             return model
+
+    def visual_tokens(self, card: Card) -> int:
+        """What a picture may cost here unless the visitor says otherwise; 0 for a model without eyes."""
+        return hardware.visual_tokens(card, self.engine, self._lately())
+
+    def require_room_to_look(self, card: Card, visual_tokens: int) -> None:
+        """Raises `OutOfMemory` where a picture of so many visual tokens would take more memory than is free."""
+        if not visual_tokens:
+            return
+        machine = self._house.machine()
+        need, free = hardware.looking_bytes(card, visual_tokens), hardware.free_bytes(self.engine, machine)
+        if need > free:
+            raise OutOfMemory(
+                f"A picture of {visual_tokens:,} visual tokens needs about {hardware.gigabytes(need)} while"
+                f" {card.name} looks at it, and {hardware.gigabytes(max(0, free))} are free.",
+                "Lower 'Visual tokens per picture', or choose a smaller model.",
+            )
 
     def loaded(self) -> list[Model]:
         with self._house.lock:

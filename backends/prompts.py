@@ -34,6 +34,16 @@ TRANSLATE_TO = (
     " quotation marks, no other language. Keep names, numbers, code and line breaks as they are."
 )
 
+LOOKING = {
+    "answer": "",
+    "describe": "Describe the picture: what it shows as a whole, then what stands where. Say only what can be seen.",
+    "read": "Read all text in the picture. Answer with the text alone, line by line, as it is written, in its own"
+    " language.",
+    "chart": "The picture is a chart or a table. Say what it shows, read the values off it, then answer the question.",
+    "find": "Find what the user asks for in the picture. Answer with JSON alone, one entry for each thing found:"
+    ' [{"bbox_2d": [x0, y0, x1, y1], "label": "..."}]. An empty list means that nothing was found.',
+}
+
 
 def with_system(messages: tuple[Message, ...], addition: str) -> tuple[Message, ...]:
     """The messages with `addition` at the end of the system message, which is made where there is none."""

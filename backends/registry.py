@@ -31,10 +31,13 @@ def _transformers(store: WeightStore, machine: Machine) -> Callable[[Card, Fit],
     )
 
 
+SEEING = frozenset({"text", "image"})
+
+
 def _scripted(store: WeightStore, machine: Machine) -> Callable[[Card, Fit], Backend]:
     from backends.adapters.scripted import Scripted
 
-    return lambda card, fit: Scripted(parallel=fit.slots, context=fit.context)
+    return lambda card, fit: Scripted(parallel=fit.slots, context=fit.context, modalities=SEEING)
 
 
 _ENGINES = {"llama_cpp": _llama_cpp, "transformers": _transformers, "scripted": _scripted}
@@ -73,7 +76,7 @@ def capabilities(engine: str) -> Capabilities:
     if engine == "scripted":
         from backends.adapters.scripted import Scripted
 
-        return Scripted().capabilities
+        return Scripted(modalities=SEEING).capabilities
     if engine == "transformers":
         from backends.adapters.hf_transformers import CAPABILITIES
 

@@ -30,11 +30,19 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture that the playground's own decoder made: PNG bytes, size in pixels."""
+    """A picture that the playground's own decoder made: PNG bytes and their size in pixels.
+
+    `uploaded` is (width, height) in pixels as the visitor sent it, turned upright; None where that is the same size.
+    """
 
     png: bytes
     width: int
     height: int
+    uploaded: tuple[int, int] | None = None
+
+    @property
+    def size_as_uploaded(self) -> tuple[int, int]:
+        return self.uploaded or (self.width, self.height)
 
 
 Part = Text | Image

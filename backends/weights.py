@@ -45,6 +45,8 @@ __all__ = ["Cancelled", "WeightStore"]
 
 log = logging.getLogger(__name__)
 
+OWN = Path(__file__).resolve().parents[1]  # the playground's own files
+
 Source = Callable[[PartialFile], Iterator[Loading]]
 
 
@@ -75,12 +77,16 @@ class WeightStore:
 
     def path(self, artefact: Artefact) -> Path:
         """Where the checked file stands once `have` is true: a folder for each repository, for names repeat."""
+        if artefact.folder:
+            return OWN / artefact.folder / artefact.file
         kind = "repositories" if artefact.role == "repository" else "models"
         return self.root / kind / (artefact.hub or "").replace("/", "--") / artefact.file
 
     def have(self, artefact: Artefact) -> bool:
         """Whether the file is here, was checked, and has not changed since. Cheap: nothing is hashed."""
         file = self.path(artefact)
+        if artefact.folder:  # came with the playground's own files
+            return file.is_file()
         checked = read_state(beside(file, ".json"))
         try:
             unchanged = checked == _facts(file, checked.get("sha256"))
@@ -90,11 +96,15 @@ class WeightStore:
 
     def have_repository(self, repository: Repository) -> bool:
         """Whether all its files are here, were checked, and have not changed since. As cheap as `have`."""
+        if repository.folder:
+            return self.have(repository.config)
         listing = Listing.remembered(self._listing_file(repository))
         return listing is not None and all(map(self.have, listing.files))
 
     def obtainable(self, artefact: Artefact) -> bool:
         """Whether `fetch`, or `fetch_repository`, has somewhere to look. May wait for the one probe of the hub."""
+        if artefact.folder:
+            return self.have(artefact)
         if artefact.role == "repository":
             whole = Repository(engine=artefact.engine, hub=artefact.hub or "")
             return self.have_repository(whole) or Listing.in_cache(whole) is not None or self.hub_reachable()
@@ -116,6 +126,7 @@ class WeightStore:
         """
         file = self.path(artefact)
         if not self.have(artefact):
+            _require_foreign(artefact)
             yield from alone(file, artefact.file, self._bring(artefact, cancel), cancel)
         return file
 
@@ -126,6 +137,7 @@ class WeightStore:
         """
         listing_file = self._listing_file(repository)
         if not self.have_repository(repository):
+            _require_foreign(repository.config)
             yield from alone(listing_file, repository.hub, self._bring_repository(repository, cancel), cancel)
         return listing_file.parent
 
@@ -259,6 +271,12 @@ def _append(source: Source, part: PartialFile) -> Iterator[Loading]:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise part.no_room() from exc
         raise
+
+
+def _require_foreign(artefact: Artefact) -> None:
+    """Raises `WeightsError` for a file of the playground itself: what did not come with it can be had nowhere else."""
+    if artefact.folder:
+        raise WeightsError(f"{artefact.file} is missing from the playground's own files.", "Install it anew.")
 
 
 def _facts(file: Path, checksum: str | None) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import argparse
 import sys
 import time
 
-from bench import page_speed, processes, real_engine, report, startup, transformers_speed
+from bench import page_speed, picture_speed, processes, real_engine, report, startup, transformers_speed
 
 GROUPS = {
     "engine": real_engine.measure,
     "page": page_speed.measure,
     "startup": startup.measure,
+    "pictures": picture_speed.measure,
     "transformers": transformers_speed.measure,
 }
 

@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import httpx
+import PIL.Image
 import pytest
-from gradio_client import Client
+from drawn import bomb, drawn, file_of, seeing
+from gradio import processing_utils
+from gradio_client import Client, handle_file
 
 from backends.adapters.scripted import Script, Scripted, tokens
 from backends.catalog import Card, Catalog
@@ -23,7 +27,9 @@ from backends.errors import EngineDied
 from backends.machine import GIB, Machine
 from backends.models import House, Models
 from backends.types import GenerationRequest, Sampling
+from ui.api import PICTURES
 from ui.page import build, launch_options
+from ui.pictures import MOST_PICTURES
 from ui.tabs import TABS, tab
 
 # gradio keeps its statistics with what the next pandas will have given up.
@@ -33,9 +39,19 @@ PATIENCE_S = 10.0
 SLOW = "slow"
 BROKEN = "broken"
 ECHO = "what was said?"
+BOXES = "where is it?"
+SIZES = "how large?"
 SAMPLING = list(Sampling.model_fields)
 COMMON = ["history", "system", "model", "thinking", "thinking_budget", *SAMPLING]
 STATES = ("queued", "loading", "thinking", "answering", "done")
+SEES = frozenset({"text", "image"})
+MODELS = {spec.id: "Seeing model" if spec.pictures else "Test model" for spec in TABS}
+
+
+def parameters(endpoint: str) -> list[str]:
+    """The names of what an endpoint takes, in order."""
+    spec = tab(endpoint)
+    return ["message", *(PICTURES if spec.pictures else ()), *(option.name for option in spec.options), *COMMON]
 
 
 def script(request: GenerationRequest) -> Script:
@@ -47,6 +63,11 @@ def script(request: GenerationRequest) -> Script:
             return Script(answer=("so ", "far "), fail_after=1, error=EngineDied("It broke."))
         case "unknown":
             return Script(answer=("so ",), fail_after=0, error=RuntimeError("/secret/path"))
+        case "where is it?":
+            return Script(answer=tokens('Here: [{"bbox_2d": [100, 200, 500, 600], "label": "x"}]'))
+        case "how large?":
+            shown = [[i.width, i.height] for message in request.messages for i in message.images]
+            return Script(answer=tokens(json.dumps([m.text for m in request.messages[:1]] + shown)))
         case "what was said?":
             return Script(answer=tokens(json.dumps([[m.role, m.text] for m in request.messages])))
         case _:
@@ -74,7 +95,7 @@ class App:
 
     def call(self, endpoint: str, **given: Any) -> dict[str, Any]:
         """The last item, by the plain HTTP interface."""
-        names = ["message", *(option.name for option in tab(endpoint).options), *COMMON]
+        names = parameters(endpoint)
         defaults = {option.name: option.default for option in tab(endpoint).options}
         values = [({"message": "Why?"} | defaults | given).get(name) for name in names]
         event = self.post(f"gradio_api/call/{endpoint}", {"data": values}).json()["event_id"]
@@ -84,25 +105,40 @@ class App:
         (item,) = json.loads(data.removeprefix("data: "))
         return item
 
+    def upload(self, *contents: bytes) -> list[dict[str, Any]]:
+        """Uploads files as a browser does; returns what then stands for them."""
+        files = [("files", (f"{n}.png", content, "image/png")) for n, content in enumerate(contents)]
+        answer = httpx.post(self.url + "gradio_api/upload", files=files, timeout=PATIENCE_S)
+        return [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in answer.json()]
+
     @property
     def running(self) -> int:
         return sum(model.line.running for model in self.engine.models._models.values())
 
 
 @pytest.fixture(scope="module")
-def app(card: Card) -> Iterator[App]:
+def app(card: Card, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    uploads = tmp_path_factory.mktemp("uploads")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(uploads))
+        yield from launched(card)
+
+
+def launched(card: Card) -> Iterator[App]:
+    """'Test model' reads text alone and is everybody's choice, but for pictures."""
+    cards = Catalog((card, seeing(card, id="seeing-model", name="Seeing model")))
     steps = ((0.5, 0.01), (1.0, 0.01))
     models = Models(
-        Catalog((card,)),
+        cards,
         "scripted",
-        Scripted().capabilities,
-        lambda card, fit: Scripted(script, load_steps=steps, parallel=fit.slots, context=fit.context),
+        Scripted(modalities=SEES).capabilities,
+        lambda card, fit: Scripted(script, load_steps=steps, parallel=fit.slots, context=fit.context, modalities=SEES),
         lambda artefact: True,
         house=House(lambda: Machine(4, 4, 16 * GIB, 16 * GIB)),
     )
     engine = Engine(models)
     unasked = Models(
-        Catalog((card,)),
+        cards,
         "scripted",
         Scripted().capabilities,
         lambda card, fit: pytest.fail("endpoints use the first engine"),
@@ -145,7 +181,8 @@ def test_there_is_one_endpoint_a_tab_with_the_documented_parameters_and_nothing_
     assert {
         name: [parameter["parameter_name"] for parameter in endpoint["parameters"]]
         for name, endpoint in endpoints["named_endpoints"].items()
-    } == {f"/{spec.id}": ["message", *(option.name for option in spec.options), *COMMON] for spec in TABS}
+    } == {f"/{spec.id}": parameters(spec.id) for spec in TABS}
+    assert parameters("image") == ["message", "images", "visual_tokens", "task", *COMMON]
 
 
 def test_only_the_message_has_to_be_given(app: App) -> None:
@@ -168,7 +205,7 @@ def test_health_is_told_in_json_without_a_page(app: App) -> None:
 @pytest.mark.parametrize("endpoint", [spec.id for spec in TABS])
 def test_items_grow_their_states_follow_one_another_and_the_last_is_final(app: App, endpoint: str) -> None:
     items = app.ask(endpoint, thinking=True)
-    assert all(set(item) - {"answers"} == {"state", "thinking", "answer", "error", "stats"} for item in items)
+    assert all(set(item) - {"answers", "boxes"} == {"state", "thinking", "answer", "error", "stats"} for item in items)
     order = [STATES.index(item["state"]) for item in items]
     assert order == sorted(order)
     for earlier, later in pairwise(items):
@@ -177,7 +214,7 @@ def test_items_grow_their_states_follow_one_another_and_the_last_is_final(app: A
     final = items[-1]
     assert (final["state"], final["thinking"], final["answer"]) == ("done", "hm so", "yes it is ")
     assert final["error"] is None
-    assert final["stats"]["model"] == "Test model"
+    assert final["stats"]["model"] == MODELS[endpoint]
     assert final["stats"]["engine"] == "scripted"
     assert final["stats"]["answer_tokens"] == 3
     assert final["stats"]["thinking_tokens"] == 2
@@ -337,6 +374,164 @@ def test_a_broken_body_is_refused_without_a_trace(app: App, body: str) -> None:
     response = app.post("gradio_api/call/chat", body)
     assert 400 <= response.status_code < 500
     assert "Traceback" not in response.text
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_a_picture_through_the_client_and_where_things_are_on_it(app: App, tmp_path: Path, repeat: int) -> None:
+    file = tmp_path / "photo.png"
+    file.write_bytes(drawn(640, 480))
+    items = app.ask("image", BOXES, images=[handle_file(file)] * repeat)
+    assert items[-1]["state"] == "done"
+    assert items[-1]["boxes"] == [{"label": "x", "x0": 64, "y0": 96, "x1": 320, "y1": 288}]
+    assert "bbox_2d" in items[-1]["answer"], "the answer is what the model wrote"
+    assert all("boxes" in item for item in items)
+    assert [item["boxes"] for item in items[:-1]] == [[]] * (len(items) - 1)
+
+
+def test_without_a_picture_there_is_nothing_to_draw_on(app: App) -> None:
+    assert app.call("image", message=BOXES)["boxes"] == []
+    assert "boxes" not in app.call("chat", message=BOXES)
+
+
+def shown(app: App, **given: Any) -> list[Any]:
+    """The system prompt and the sizes in which the model sees what was sent."""
+    return json.loads(app.call("image", message=SIZES, **given)["answer"])
+
+
+@pytest.mark.parametrize(
+    ("visual_tokens", "size"), [(None, [288, 192]), (64, [288, 192]), (4, [64, 32]), (256, [608, 416])]
+)
+def test_visual_tokens_say_how_finely_a_picture_is_looked_at(app: App, visual_tokens: Any, size: list[int]) -> None:
+    files = app.upload(drawn(960, 640))
+    assert shown(app, images=files, visual_tokens=visual_tokens)[1:] == [size]
+
+
+def test_several_pictures_come_in_their_order_and_the_same_one_once(app: App) -> None:
+    first, second = app.upload(drawn(64, 96), drawn(128, 64))
+    assert shown(app, images=[second, first, second])[1:] == [[128, 64], [64, 96]]
+
+
+def test_the_task_reaches_the_model(app: App) -> None:
+    assert "bbox_2d" in shown(app, task="find")[0]
+    assert_refused(app.call("image", task="smell"), "task must be one of")
+
+
+def turned(orientation: int) -> bytes:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    return file_of(PIL.Image.new("RGB", (320, 64)), "JPEG", exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("file", "size"),
+    [
+        (file_of(PIL.Image.new("CMYK", (64, 96)), "JPEG"), [64, 96]),
+        (file_of(PIL.Image.new("I;16", (64, 96))), [64, 96]),
+        (file_of(PIL.Image.new("P", (64, 96)), transparency=0), [64, 96]),
+        (turned(6), [64, 320]),
+        (file_of(PIL.Image.new("RGB", (64, 96)), "GIF"), [64, 96]),
+        (file_of(PIL.Image.new("RGB", (64, 96)), "BMP"), [64, 96]),
+        (file_of(PIL.Image.new("RGB", (64, 96)), "WEBP"), [64, 96]),
+    ],
+    ids=["CMYK", "16 bit", "palette", "turned", "GIF", "BMP", "WebP"],
+)
+def test_unusual_pictures_are_seen_as_a_viewer_shows_them(app: App, file: bytes, size: list[int]) -> None:
+    assert shown(app, images=app.upload(file))[1:] == [size]
+
+
+PHOTO = file_of(PIL.Image.radial_gradient("L").convert("RGB"), "JPEG")
+HOSTILE = {
+    "nothing": (b"", "is empty"),
+    "a text": (b"hello", "is not a picture"),
+    "HTML": (b"<html><script>alert(1)</script>", "is not a picture"),
+    "a bomb": (bomb(), "million pixels"),
+    "half a JPEG": (PHOTO[: len(PHOTO) // 2], "is damaged"),
+    "half a PNG": (drawn()[:-30], "is damaged"),
+    "a flipped bit": (drawn()[:45] + bytes([drawn()[45] ^ 1]) + drawn()[46:], "is damaged"),
+    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG drawing, which cannot be read"),
+    "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0", "PostScript drawing, which cannot be read"),
+    "PSD": (b"8BPS" + bytes(40), "Photoshop document, which cannot be read"),
+    "FITS": (b"SIMPLE  =" + b" " * 80, "FITS picture, which cannot be read"),
+    "HEIC": (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC or AVIF picture, which cannot be read"),
+    "JPEG 2000": (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "JPEG 2000 picture, which cannot be read"),
+    "PDF": (b"%PDF-1.7", "PDF document, which cannot be read"),
+    "too many bytes": (drawn() + bytes(20 * 2**20), "has more than 20 MiB"),
+}
+
+
+@pytest.mark.parametrize(("file", "words"), HOSTILE.values(), ids=HOSTILE)
+def test_what_is_no_picture_is_refused_in_one_sentence(app: App, file: bytes, words: str) -> None:
+    assert_refused(app.call("image", images=app.upload(drawn(), file)), words)
+    assert app.running == 0
+
+
+META = {"_type": "gradio.FileData"}
+NOT_UPLOADED = (
+    "/etc/passwd",
+    "/no/such/file",
+    "../../etc/passwd",
+    "C:\\x.png",
+    "\\\\host\\x.png",
+    "/dev/zero",
+    "",
+    "\0",
+)
+
+
+@pytest.mark.parametrize("path", NOT_UPLOADED)
+@pytest.mark.parametrize("wrap", [lambda path: path, lambda path: {"path": path}, lambda p: {"path": p, "meta": META}])
+def test_a_path_that_was_not_uploaded_is_refused_whether_it_exists_or_not(app: App, path: str, wrap: Any) -> None:
+    item = app.call("image", images=[wrap(path)])
+    assert_refused(item, "images must be a list of uploaded pictures, as gradio_client's handle_file makes them.")
+
+
+@pytest.mark.parametrize("images", [
+    "x", 7, {"path": "x"}, [None], [7], [[]], [{}], [{"path": None}], [{"path": 7, "meta": META}],
+    [{"path": "x", "meta": META, "size": "large", "is_stream": "?"}], [[{"path": "/etc/passwd", "meta": META}]],
+], ids=str)  # fmt: skip
+def test_whatever_else_stands_for_a_picture_is_refused(app: App, images: Any) -> None:
+    assert_refused(app.call("image", images=images), "images must be a list of uploaded pictures")
+
+
+@pytest.mark.parametrize("endpoint", ["image", "chat"])
+@pytest.mark.parametrize("url", ["https://example.com/cat.png", "http://169.254.169.254/", "http://127.0.0.1:1/x.png"])
+def test_no_url_is_ever_fetched_for_a_caller(
+    app: App, monkeypatch: pytest.MonkeyPatch, endpoint: str, url: str
+) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", lambda url, **more: fetched.append(url))
+    file = {"path": url, "url": url, "meta": META}
+    given = {"images": [file]} if endpoint == "image" else {"history": [file]}
+    assert_refused(app.call(endpoint, **given))
+    assert fetched == []
+
+
+def test_too_many_pictures_are_refused_before_one_is_read(app: App) -> None:
+    nine = app.upload(*(drawn(8 + n, 8) for n in range(MOST_PICTURES + 1)))
+    assert_refused(app.call("image", images=nine), "images has 9 pictures; a message can have at most 8")
+    assert_refused(app.call("image", images=["/etc/passwd"] * 1000), "images has 1,000 pictures")
+    assert len(shown(app, images=nine[1:])) == 1 + MOST_PICTURES
+
+
+@pytest.mark.parametrize("visual_tokens", [0, 3, 257, -1, 10**12, 1.5, "64", True, NAN, INFINITY, [], {}])
+def test_visual_tokens_out_of_bounds_are_refused_with_the_bounds(app: App, visual_tokens: Any) -> None:
+    item = app.call("image", images=app.upload(drawn()), visual_tokens=visual_tokens)
+    assert_refused(item, "visual_tokens must be a whole number from 4 to 256 for Seeing model", str(visual_tokens)[:40])
+
+
+def test_a_picture_for_a_model_that_reads_text_is_refused_with_another_offered(app: App) -> None:
+    item = app.call("image", images=app.upload(drawn()), model="test-model")
+    assert_refused(item, "Test model reads text only; it cannot see pictures.")
+    assert "Choose a model that can" in item["error"]["hint"]
+    assert app.call("image", model="test-model")["state"] == "done"
+
+
+def test_a_picture_that_is_refused_does_not_stop_the_next(app: App) -> None:
+    app.call("image", images=app.upload(b"hello"))
+    assert app.call("image", images=app.upload(drawn()))["state"] == "done"
 
 
 # --- leaving -------------------------------------------------------------------------------------

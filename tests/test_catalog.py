@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from backends.catalog import CATALOG_FILE, Artefact, Card, Catalog, OfficialSampling, Task
 from backends.errors import UnknownModel
+from backends.pictures import STORED_PIXELS
 from backends.types import Sampling
 
 CATALOG = Catalog.read()
 DATA = tomllib.loads(CATALOG_FILE.read_text("utf-8"))
+EYES = {"side": 32, "fewest": 16, "default": 1280, "most": 2560, "boxes": "thousandths"}
 TASKS = (*get_args(Task), "a task of a tab to come")
 
 every_card = pytest.mark.parametrize("card", CATALOG.cards, ids=lambda card: card.id)
@@ -107,7 +109,7 @@ def test_a_prompted_model_does_not_think_by_default(card: Card) -> None:
 def test_every_model_can_be_had_by_some_engine(card: Card) -> None:
     assert card.sources("llama_cpp") or card.sources("transformers")
     for artefact in card.artefacts:
-        assert artefact.hub or artefact.modelscope or artefact.wheels
+        assert artefact.hub or artefact.modelscope or artefact.wheels or artefact.folder
         assert artefact.sha256 or not artefact.wheels
 
 
@@ -124,9 +126,15 @@ def test_a_model_that_sees_has_its_projector_beside_its_gguf(card: Card) -> None
 
 
 @every_card
+def test_a_model_that_sees_has_eyes_that_no_picture_kept_is_too_small_for(card: Card) -> None:
+    assert (card.eyes is not None) == ("image" in card.modalities)
+    assert card.eyes is None or card.eyes.most * card.eyes.side**2 <= STORED_PIXELS
+
+
+@every_card
 def test_a_models_files_are_near_the_size_that_its_parameters_suggest(card: Card) -> None:
     """Catches a slipped digit: 4 to 9 bits a parameter, the projector at 16."""
-    if card.artefact("llama_cpp"):
+    if card.artefact("llama_cpp") and not card.demo:  # that is 16 bit throughout
         assert 0.5 <= card.weight_bytes("llama_cpp") / (card.parameters * 1e9) <= 1.2
 
 
@@ -201,6 +209,7 @@ def test_a_very_long_id_is_not_echoed_whole() -> None:
 
 def test_the_minimal_card_of_these_tests_is_valid() -> None:
     assert [card.id for card in Catalog.of({"model": [minimal()]})] == ["m"]
+    Catalog.of({"model": [minimal(modalities=["text", "image"], eyes=EYES)]})
 
 
 def test_all_faults_are_reported_at_once() -> None:
@@ -247,6 +256,10 @@ def test_no_field_of_a_card_may_be_missing_that_it_cannot_do_without(field: str)
         ({"sampling": minimal()["sampling"][:1]}, "no general sampling row"),
         ({"sampling": minimal()["sampling"] * 2}, "neither is more specific"),
         ({"good_at": ["cooking"]}, "good_at"),
+        ({"modalities": ["text", "image"]}, "has eyes"),
+        ({"eyes": EYES}, "has eyes"),
+        ({"modalities": ["text", "image"], "eyes": EYES | {"most": 8}}, "fewest <= default <= most"),
+        ({"modalities": ["text", "image"], "eyes": EYES | {"boxes": "inches"}}, "boxes"),
         ({"repositories": [{"engine": "e", "hub": "a/b", "gguf": "other.gguf"}]}, "no artefact"),
     ],
 )

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, get_args
 
 import pytest
+from drawn import seeing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -176,9 +177,12 @@ def chosen(engine: Engine, tab_id: str = "chat", **given: Any) -> Any:
 
 @pytest.mark.parametrize("spec", TABS, ids=lambda spec: spec.id)
 def test_every_tab_can_be_asked_with_nothing_chosen(engine: Engine, card: Card, spec: Any) -> None:
+    card = seeing(card) if spec.pictures else card
+    engine.models.catalog = Catalog((card,))
     choices = chosen(engine, spec.id)
     assert choices.card == card
-    assert choices.sampling == card.official(spec.id, False).values
+    assert choices.sampling == card.official(spec.id, False, images=spec.pictures).values
+    assert choices.visual_tokens == engine.models.visual_tokens(card)
     assert choices.thinking == Thinking(False, None)
     assert choices.system == spec.system
     assert choices.instructions == spec.instructions(spec.check_options({}))

@@ -17,6 +17,7 @@ from backends.cancel import Cancel, Controls
 from backends.catalog import Card, Catalog, ThinkingRule
 from backends.engine import ANSWER_SHARE, LEAST_ANSWER, Engine, fit_into_context
 from backends.errors import PlaygroundError, PromptTooLong
+from backends.eyes import Eyes
 from backends.machine import GIB, Machine
 from backends.models import House, Models
 from backends.thinking import CLOSING_SENTENCE
@@ -40,6 +41,10 @@ from backends.types import (
 
 HELLO = Script(("hm ",), ("hello ", "you "))
 PICTURE = Image(b"", 1, 1)
+SEES = {
+    "modalities": frozenset({"text", "image"}),
+    "eyes": Eyes(side=32, fewest=4, default=64, most=256, boxes="thousandths"),
+}
 
 
 def every_error(of: type[PlaygroundError] = PlaygroundError) -> Iterator[type[PlaygroundError]]:
@@ -268,7 +273,7 @@ def test_a_picture_for_a_text_model_is_refused_before_anything_loads(site: Site)
 
 
 def test_a_picture_for_an_engine_that_reads_only_text_is_refused_before_anything_loads(card: Card) -> None:
-    sees = card.model_copy(update={"modalities": frozenset({"text", "image"})})
+    sees = card.model_copy(update=SEES)
     site = Site(sees, Scripted(HELLO))
     (failure,) = site.run(with_picture(sees))
     assert failure.kind == "unsupported_modality"
@@ -276,7 +281,7 @@ def test_a_picture_for_an_engine_that_reads_only_text_is_refused_before_anything
 
 
 def test_a_picture_is_let_through_where_model_and_engine_read_them(card: Card) -> None:
-    sees = card.model_copy(update={"modalities": frozenset({"text", "image"})})
+    sees = card.model_copy(update=SEES)
     site = Site(sees, Scripted(HELLO, modalities=frozenset({"text", "image"})))
     assert site.run(with_picture(sees))[-1].reason == "stop"
 
@@ -426,3 +431,85 @@ def test_thoughts_that_the_budget_ended_leave_room_for_the_answer(card: Card) ->
     events = site.run(replace(request, thinking=Thinking(True, 100)))
     assert Thought(CLOSING_SENTENCE, 0) in events
     assert events[-1].reason == "stop"
+
+
+# --- pictures --------------------------------------------------------------------------------------
+
+
+class Looking(Scripted):
+    """Counts a picture as its squares and its two markers, as real engines do."""
+
+    def __init__(self, context: int) -> None:
+        super().__init__(HELLO, context=context, modalities=frozenset({"text", "image"}))
+        self.alive = True
+
+    def count_tokens(self, request: GenerationRequest) -> int:
+        pictures = [image for message in request.messages for image in message.images]
+        return super().count_tokens(request) + sum(i.width * i.height // 32**2 + 2 for i in pictures)
+
+
+def sized(visual_tokens: int) -> Image:
+    """A picture that costs so much; nobody opens it."""
+    return Image(b"", 32 * visual_tokens, 32)
+
+
+def album(card: Card, *turns: tuple[int, ...], limit: int = 64) -> GenerationRequest:
+    """A question for each row of pictures, given by what each costs; all but the last have an answer."""
+    messages = [Message.of("system", "Look.")]
+    for row in turns:
+        messages += [Message("user", (*map(sized, row), Text("What?"))), Message.of("assistant", "This.")]
+    return GenerationRequest(card, tuple(messages[:-1]), Sampling(max_new_tokens=limit))
+
+
+rows = st.lists(st.integers(1, 256), max_size=3).map(tuple)
+
+
+@given(turns=st.lists(rows, min_size=1, max_size=8), context=st.integers(400, 3000))
+def test_pictures_count_and_the_oldest_turns_go_with_theirs(
+    card: Card, turns: list[tuple[int, ...]], context: int
+) -> None:
+    backend, sees = Looking(context), card.model_copy(update=SEES)
+    request = album(sees, *turns)
+    assume(backend.count_tokens(without(request, len(turns) - 1)) <= context - LEAST_ANSWER)
+    fitted, dropped = fit_into_context(backend, request)
+    assert fitted == without(request, dropped)
+    assert backend.count_tokens(fitted) <= context - LEAST_ANSWER
+    assert dropped == 0 or backend.count_tokens(without(request, dropped - 1)) > context - LEAST_ANSWER
+
+
+def test_a_short_question_about_a_large_picture_is_counted(card: Card) -> None:
+    counted: list[int] = []
+
+    class Counting(Looking):
+        def count_tokens(self, request: GenerationRequest) -> int:
+            counted.append(super().count_tokens(request))
+            return counted[-1]
+
+    sees = card.model_copy(update=SEES)
+    assert fit_into_context(Counting(1000), album(sees, (100,))) == (album(sees, (100,)), 0)
+    assert counted == [], "what surely fits is not counted"
+    assert fit_into_context(Counting(1000), album(sees, (800,), (800,)))[1] == 1
+    assert counted
+
+
+def test_a_picture_too_large_for_the_context_is_named_with_its_tokens_and_what_to_do(card: Card) -> None:
+    sees = card.model_copy(update=SEES)
+    site = Site(sees, Looking(2048))
+    failure = site.run(album(sees, (1500, 700)))[-1]
+    assert failure.kind == "prompt_too_long"
+    assert "2,206 tokens, 1,500 of them for a picture" in failure.message
+    assert f"{2048 - LEAST_ANSWER:,}" in failure.message
+    assert "Visual tokens per picture" in failure.hint
+    assert site.run(album(sees, (500,)))[-1].reason == "stop"
+
+
+def test_a_picture_that_would_take_all_memory_is_refused_before_the_engine_sees_it(card: Card) -> None:
+    asked: list[GenerationRequest] = []
+    sees = card.model_copy(update=SEES)
+    backend = Scripted(lambda request: (asked.append(request), HELLO)[1], modalities=frozenset({"text", "image"}))
+    site = Site(sees, backend)
+    failure = site.run(album(sees, (3, 20_000)))[-1]
+    assert failure.kind == "out_of_memory"
+    assert "20,000 visual tokens" in failure.message
+    assert asked == []
+    assert site.run(album(sees, (256,)))[-1].reason == "stop"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -13,13 +14,14 @@ from typing import Any
 
 import psutil
 import pytest
+from drawn import seeing
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backends import machine as looking
 from backends.catalog import Artefact, Card, Catalog
 from backends.errors import OutOfMemory, SourceUnreachable, WeightsError
-from backends.hardware import choose, fit, ranked
+from backends.hardware import LARGEST_UNASKED, choose, fit, free_bytes, looking_bytes, ranked, suits, visual_tokens
 from backends.machine import GIB, NO_LIMITS, Gpu, Machine
 
 CATALOG = Catalog.read()
@@ -142,6 +144,34 @@ def test_transformers_uses_the_graphics_card_and_the_prebuilt_llama_cpp_does_not
     assert not fit(card, "llama_cpp", here).on_gpu
 
 
+# --- looking -------------------------------------------------------------------------------------
+
+
+@given(cards, st.integers(0, 20_000), st.integers(1, 1000))
+def test_a_larger_picture_never_takes_less(card: Card, visual_tokens: int, more: int) -> None:
+    less = looking_bytes(card, visual_tokens)
+    assert 0 <= less < looking_bytes(card, visual_tokens + more)
+    assert less >= visual_tokens * card.kv_bytes_per_token
+
+
+@given(cards, engines, machines())
+def test_a_picture_costs_what_the_card_says_and_less_on_a_processor(card: Card, engine: str, here: Machine) -> None:
+    tokens = visual_tokens(card, engine, here)
+    if card.eyes is None:
+        assert tokens == 0
+        return
+    assert card.eyes.fewest <= tokens <= card.eyes.default
+    usable = [gpu for gpu in here.gpus if gpu.unified or engine == "transformers"]
+    assert tokens == card.eyes.default or (not usable and tokens <= max(256, card.eyes.fewest))
+
+
+@given(machines())
+def test_a_picture_lies_where_the_engines_models_lie(here: Machine) -> None:
+    dedicated = [gpu.free for gpu in here.gpus if not gpu.unified]
+    assert free_bytes("llama_cpp", here) == here.ram_available
+    assert free_bytes("transformers", here) == (dedicated[0] if dedicated else here.ram_available)
+
+
 # --- choose --------------------------------------------------------------------------------------
 
 
@@ -171,6 +201,53 @@ def test_pictures_are_never_given_to_a_model_that_reads_only_text() -> None:
     assert "image" in choose(CATALOG, machine(20 * GIB), "image", "llama_cpp", anything).modalities
     with pytest.raises(SourceUnreachable):
         choose(CATALOG, machine(20 * GIB), "image", "llama_cpp", by_wheels)
+
+
+def own_or_by_wheels(source: Artefact) -> bool:
+    """A machine without a model hub, with all that comes with the playground."""
+    return bool(source.folder) or by_wheels(source)
+
+
+@given(machines(), engines, st.sampled_from(TEXT_TASKS), st.sampled_from([anything, by_wheels, own_or_by_wheels]))
+def test_a_demo_is_never_chosen_for_what_it_is_not_good_at(
+    here: Machine, engine: str, task: str, obtainable: Any
+) -> None:
+    rows = ranked(CATALOG, here, task, engine, obtainable)
+    assert all(reason == "is a demo for pictures only" for card, _, reason in rows if card.demo)
+    with contextlib.suppress(WeightsError, OutOfMemory):
+        assert not choose(CATALOG, here, task, engine, obtainable).demo
+
+
+@given(machines(), engines, st.sampled_from([anything, own_or_by_wheels]))
+def test_a_demo_is_the_choice_for_pictures_exactly_where_nothing_else_can_be_had(
+    here: Machine, engine: str, obtainable: Any
+) -> None:
+    usable = [card for card, _, reason in ranked(CATALOG, here, "image", engine, obtainable) if not reason]
+    if usable:
+        chosen = choose(CATALOG, here, "image", engine, obtainable)
+        assert chosen in usable
+        assert chosen.demo == all(card.demo for card in usable)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_without_a_hub_there_is_still_something_that_sees(engine: str) -> None:
+    assert choose(CATALOG, machine(20 * GIB), "image", engine, own_or_by_wheels).demo
+
+
+@pytest.mark.parametrize(
+    ("changes", "tasks"),
+    [
+        ({}, {"chat", "math"}),
+        ({"demo": True, "good_at": ("image",)}, {"image"}),
+        ({"demo": True, "good_at": ("math",)}, {"math"}),
+        ({"demo": True}, set()),
+    ],
+)
+def test_what_a_model_suits(card: Card, changes: dict[str, Any], tasks: set[str]) -> None:
+    everything = ("chat", "math", "image")
+    assert {task for task in everything if suits(card.model_copy(update=changes), task)} == tasks
+    if not changes:
+        assert all(suits(seeing(card), task) for task in everything)
 
 
 def test_too_little_memory_names_the_smallest_model_and_both_numbers() -> None:
@@ -207,7 +284,10 @@ def test_the_picker_shows_every_card_usable_ones_first_and_begins_with_the_choic
         with pytest.raises((WeightsError, OutOfMemory)):
             choose(CATALOG, here, task, engine, obtainable)
     else:
-        assert choose(CATALOG, here, task, engine, obtainable) == rows[0][0]
+        chosen, (first, result, _) = choose(CATALOG, here, task, engine, obtainable), rows[0]
+        assert chosen in [card for card, _, reason in rows if not reason]
+        assert chosen == first or result.on_gpu
+        assert chosen == first or first.parameters < chosen.parameters <= LARGEST_UNASKED
 
 
 def test_the_picker_says_why_not() -> None:

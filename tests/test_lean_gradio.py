@@ -9,10 +9,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
+from gradio import processing_utils
 from gradio.state_holder import SessionState
 from gradio_client import Client
 
@@ -76,6 +78,50 @@ def test_what_is_named_comes_out_as_from_gradio_itself(given: tuple[str, ...]) -
             assert ours == theirs, name
         else:
             assert ours in (None, {"__type__": "update"}), name
+
+
+URL = "https://example.com/cat.png"
+META = {"_type": "gradio.FileData"}
+
+
+def taken(kind: type[gr.Blocks], given: list[Any]) -> list[Any]:
+    """What a handler gets of what a caller sends for an upload and for plain data."""
+    with kind(analytics_enabled=False) as blocks:
+        inputs = [gr.UploadButton(file_count="multiple"), gr.JSON()]
+        inputs[0].upload(lambda *values: None, inputs, None)
+    (function,) = blocks.fns.values()
+
+    def process() -> list[Any]:
+        return asyncio.run(blocks.preprocess_data(function, given, SessionState(blocks)))
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(process).result()
+
+
+def test_what_was_uploaded_comes_in_as_from_gradio_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "cat.png").write_bytes(b"a cat")
+    given = [[{"path": str(tmp_path / "cat.png"), "meta": META}], {"a": [1, None, "x"]}]
+    lean = taken(LeanBlocks, given)
+    assert lean == taken(gr.Blocks, given)
+    assert lean[0] == [str(tmp_path / "cat.png")]
+
+
+def test_a_url_is_not_fetched_whatever_it_is_given_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+
+    async def fetch(url: str, **more: Any) -> str:
+        fetched.append(url)
+        return "/tmp/cat.png"
+
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", fetch)
+    file = {"path": URL, "url": URL, "meta": META}
+    assert taken(LeanBlocks, [None, {"a": [file]}]) == [None, {"a": [{"path": URL, "url": URL}]}]
+    with pytest.raises(ValueError, match="meta"):
+        taken(LeanBlocks, [[file], None])
+    assert fetched == []
+    taken(gr.Blocks, [None, {"a": [file]}])
+    assert fetched == [URL], "gradio does not do it any more: there is no need to take care"
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from drawn import seeing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from backends.adapters.scripted import Scripted
 from backends.cancel import Cancel
 from backends.catalog import Artefact, Card, Catalog
 from backends.errors import EngineDied, OutOfMemory, SourceUnreachable, UnknownModel
-from backends.hardware import Fit
+from backends.hardware import Fit, looking_bytes
 from backends.machine import GIB, Gpu, Machine
 from backends.models import House, Model, Models
 from backends.types import Backend, Loading
@@ -402,3 +403,58 @@ def test_what_is_loaded_and_idle_does_not_push_others_out_of_the_list(card: Card
     site = Site(cards(card, "a", "b", size=4 * GIB), memory=7 * GIB)
     site.load("a")
     assert [(other.id, reason) for other, _, reason in site.models.ranked("chat")] == [("a", ""), ("b", "")]
+
+
+def picture_models(card: Card) -> Catalog:
+    """'text' reads that alone, 'eye' sees, and 'demo' is our own."""
+    text = card.model_copy(update={"id": "text", "name": "text"})
+    demo = seeing(card, id="demo", name="demo", demo=True, good_at=("image",))
+    return Catalog((text, seeing(card, id="eye", name="eye"), demo))
+
+
+@pytest.mark.parametrize(
+    ("choice", "chat", "image"),
+    [("text", "text", "demo"), ("eye", "eye", "eye"), ("demo", "text", "demo"), ("", "text", "demo")],
+)
+def test_a_hosts_choice_counts_where_it_can_do_the_task(card: Card, choice: str, chat: str, image: str) -> None:
+    models = Site(picture_models(card), choice=choice).models
+    assert (models.choose("chat").id, models.choose("image").id) == (chat, image)
+
+
+def test_with_a_fixed_text_model_pictures_still_find_a_model_that_sees(card: Card) -> None:
+    seers = Catalog(tuple(picture_models(card))[:2])
+    models = Site(seers, choice="text").models
+    assert models.choose("image").id == "eye"
+    assert models.choose("chat").id == "text"
+
+
+# --- room to look at a picture -------------------------------------------------------------------
+
+
+@given(visual_tokens=st.integers(0, 20_000), memory=st.integers(0, 64 * GIB), on_gpu=st.booleans())
+def test_a_picture_is_refused_exactly_where_it_needs_more_than_is_free(
+    card: Card, visual_tokens: int, memory: int, on_gpu: bool
+) -> None:
+    sees = seeing(card)
+    site = Site(Catalog((sees,)), memory=16 * GIB if on_gpu else memory, gpu=memory if on_gpu else 0)
+    models = site.other if on_gpu and memory else site.models
+    free = memory if models is site.other or not on_gpu else 16 * GIB
+    need = looking_bytes(sees, visual_tokens)
+    if not visual_tokens or need <= free:
+        models.require_room_to_look(sees, visual_tokens)
+        return
+    with pytest.raises(OutOfMemory) as caught:
+        models.require_room_to_look(sees, visual_tokens)
+    assert f"{visual_tokens:,} visual tokens needs about {need / 1e9:.1f} GB" in caught.value.message
+    assert f"{free / 1e9:.1f} GB are free" in caught.value.message
+    assert "Visual tokens per picture" in caught.value.hint
+
+
+def test_what_other_models_hold_is_not_free_for_a_picture(card: Card) -> None:
+    catalog = cards(seeing(card), "a", "b", size=4 * GIB)
+    site = Site(catalog, memory=12 * GIB)
+    site.models.require_room_to_look(catalog.get("a"), 4000)
+    site.load("a")
+    site.load("b")
+    with pytest.raises(OutOfMemory):
+        site.models.require_room_to_look(catalog.get("a"), 4000)

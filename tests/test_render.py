@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import re
 from typing import Any
 
 import pytest
+from drawn import picture, without_bytes
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from backends.boxes import Mark
 from backends.types import Answer, Done, Event, Failure, Loading, Queued, Thought, Timings, Usage
 from ui.markdown import JOINER, as_meant, as_typed, as_written, boxed
 from ui.panel import LATEX
@@ -470,3 +473,50 @@ def test_whatever_stands_in_a_column_its_code_does_not_swallow_what_follows(text
     (column,) = columns(Reply(language="en", answer=text, state="stopped", stats=STATS))
     if text.strip():
         assert not any(SAY("note_stopped") in block for block in code_blocks(column))
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+PLACES = Look(SAY, places=True)
+FOUND = 'Here: [{"bbox_2d": [1, 2, 3, 4], "label": "x"}]'
+
+
+@given(rows=st.lists(st.integers(0, 3), min_size=1, max_size=4), earlier=st.integers(0, 5))
+def test_each_picture_is_a_message_before_its_words_with_its_number(rows: list[int], earlier: int) -> None:
+    turns = tuple(Turn(user="q", pictures=(picture(),) * n, replies=(Reply(answer="a"),)) for n in rows)
+    transcript, look = Transcript(turns=turns), Look(SAY, places=True, earlier=earlier)
+    messages = project(transcript, look)
+    names = [m["content"] for m in messages if "class='attached'" in m["content"]]
+    assert all(f"Picture {earlier + n}<" in name for n, name in enumerate(names, 1))
+    assert len(names) == sum(rows)
+    belongs = [turn for turn, n in enumerate(rows) for _ in range(n + 2)]
+    assert [turn_of_message(transcript, index, look) for index in range(len(messages))] == belongs
+
+
+def test_a_small_picture_is_the_pages_own_and_one_that_is_gone_is_only_named() -> None:
+    turn = Turn(user="q", pictures=(picture(), without_bytes(picture())))
+    kept, gone, _ = (message["content"] for message in project(Transcript(turns=(turn,)), PLACES))
+    assert "<img src='data:image/webp;base64," in kept
+    assert "<img" not in gone
+    assert "Picture 2" in gone
+
+
+@pytest.mark.parametrize("state", ["answering", "done"])
+def test_places_are_told_in_words_and_their_json_is_not_shown(state: str) -> None:
+    reply = Reply(answer=FOUND, state=state, marks=(Mark("x", 1, 2, 3, 4),))
+    text = shown(reply, PLACES)
+    assert "bbox_2d" not in text
+    assert "Here:" in text
+    assert "Drawn on the picture (1): x" in text
+    assert "bbox_2d" in shown(Reply(answer=FOUND, state=state)), "only the image tab reads places"
+
+
+@given(label=st.text(max_size=20) | evil)
+def test_a_label_in_an_answer_is_words_and_nothing_else(label: str) -> None:
+    def told(label: str) -> str:
+        return shown(Reply(answer="a", state="done", marks=(Mark(label, 1, 2, 3, 4),)), PLACES)
+
+    assert live(told(label)) == live(told("x"))
+    assert len(MarkdownIt("commonmark").parse(told(label))) == len(MarkdownIt("commonmark").parse(told("x")))
+    if label.isprintable():
+        assert (label or SAY("mark_unnamed")) in html.unescape(told(label))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from backends.pictures import decode
 from ui import tabs, texts
 
 LANGUAGE_ROWS = tomllib.loads((tabs.EXAMPLES / "languages.toml").read_text("utf-8"))["language"]
@@ -87,6 +88,8 @@ def test_placeholders_have_names_and_can_be_filled(code: str) -> None:
 def test_english_names_every_tab_and_its_options(tab: tabs.TabSpec) -> None:
     keys = {f"tab_{tab.id}", f"greeting_{tab.id}"} | {f"{tab.id}_{option.name}" for option in tab.options}
     keys |= {f"{tab.id}_{choice}" for option in tab.options if option.kind == "radio" for choice in option.choices}
+    if tab.pictures:  # what a picture without words asks
+        keys |= {f"ask_{choice}" for option in tab.options if option.name == "task" for choice in option.choices}
     assert sorted(keys - set(file_of("en"))) == []
 
 
@@ -168,3 +171,16 @@ def test_a_tab_has_enough_short_prompts(tab: tabs.TabSpec) -> None:
     for example in tab.examples:
         tab.check_options(example.options)
         assert set(example.options) <= {option.name for option in tab.options}
+
+
+@every_tab
+def test_an_example_has_a_picture_exactly_where_the_tab_takes_them(tab: tabs.TabSpec) -> None:
+    for example in tab.examples:
+        assert bool(example.picture) == tab.pictures
+        if example.picture:
+            decode(tabs.example_picture(example.picture))
+
+
+def test_no_picture_is_shipped_for_nothing() -> None:
+    shipped = {file.name for file in (tabs.EXAMPLES / "pictures").iterdir()}
+    assert shipped == {example.picture for tab in tabs.TABS for example in tab.examples if example.picture}

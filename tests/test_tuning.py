@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from desks import VISITOR, panel_of
+from desks import standing as standing_at
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,15 +20,11 @@ from backends.models import House, Models
 from backends.types import Sampling
 from ui.asking import Asking
 from ui.desk import Desk, Values
-from ui.lean_gradio import LeanBlocks
 from ui.page import _stands_at
-from ui.panel import Panel, build_panel
 from ui.sessions import Sessions
-from ui.tabs import tab
 from ui.tuning import Tuning
 
 FIELDS = tuple(Sampling.model_fields)
-VISITOR: Any = SimpleNamespace(cookies={}, headers={}, session_hash="a page")
 
 
 def engine(name: str, cards: dict[str, Card], honoured: tuple[str, ...], house: House) -> Engine:
@@ -43,17 +38,6 @@ def engine(name: str, cards: dict[str, Card], honoured: tuple[str, ...], house: 
         house=house,
     )
     return Engine(models)
-
-
-def panel_of(engines: Mapping[str, Engine]) -> Panel:
-    """Made while an event loop runs: gradio would else make some and leave them to the garbage collector."""
-
-    async def made() -> Panel:
-        with LeanBlocks(analytics_enabled=False):
-            return build_panel(tab("chat"), engines)
-
-    with ThreadPoolExecutor(1) as thread:  # this one may be running the event loop of the browser's tests
-        return thread.submit(asyncio.run, made()).result()
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +57,7 @@ def tuning(card: Card) -> Iterator[Tuning]:
 
 def standing(tuning: Tuning, **changed: Any) -> Values:
     """What the components of a fresh page stand at, but for those `changed` by name."""
-    panel = tuning.panel
-    components = {panel.transcript, panel.official, panel.composer, *panel.settings}
-    values = {component: component.value for component in components}
-    return values | {getattr(panel, name): value for name, value in changed.items()}
+    return standing_at(tuning.panel, **changed)
 
 
 def switched(tuning: Tuning, engine: str, **changed: Any) -> dict[str, Any]:
@@ -146,7 +127,7 @@ def test_the_next_answer_comes_from_the_new_engine(tuning: Tuning) -> None:
 
 def test_the_engine_and_its_model_come_back(tuning: Tuning) -> None:
     kept = tuning.engine_changed(standing(tuning, engine="two", model="a"), VISITOR)[tuning.panel.saved]
-    update = tuning.restore(kept, VISITOR)
+    update = tuning.restore(kept, None, VISITOR)
     assert update[tuning.panel.engine] == "two"
     assert update[tuning.panel.model]["value"] == "a"
     assert not update[tuning.panel.sampling["temperature"]]["interactive"]
@@ -160,13 +141,13 @@ def test_what_is_kept_is_the_model_that_was_switched_to(tuning: Tuning) -> None:
 def test_an_engine_that_there_is_not_is_the_default(tuning: Tuning, name: Any) -> None:
     if name in ("one", "two"):
         return
-    assert tuning.restore({"settings": {"engine": name}}, VISITOR)[tuning.panel.engine] == "one"
+    assert tuning.restore({"settings": {"engine": name}}, None, VISITOR)[tuning.panel.engine] == "one"
     assert tuning.desk.engine({tuning.panel.engine: name}) is tuning.desk.engines["one"]
 
 
 def test_a_fresh_visitor_is_sent_neither_the_engine_nor_a_slider(tuning: Tuning) -> None:
     """Each update costs time when a page opens."""
-    update = tuning.restore(None, VISITOR)
+    update = tuning.restore(None, None, VISITOR)
     for component in (tuning.panel.engine, *tuning.panel.sampling.values()):
         assert _stands_at(component, update[component])
 

@@ -39,7 +39,7 @@ from weight_servers import store as store
 
 from backends import weight_downloads, weight_wheels
 from backends.cancel import Cancel
-from backends.catalog import Artefact, Wheels
+from backends.catalog import Artefact, Repository, Wheels
 from backends.errors import DamagedFile, NotEnoughDisk, PlaygroundError, SourceUnreachable, WeightsError
 from backends.weight_files import Meter, PartialFile, human
 from backends.weights import Cancelled, WeightStore
@@ -657,3 +657,71 @@ def test_progress_is_calm_never_runs_backwards_and_foretells_the_end(monkeypatch
     assert [event.done for event in events] == sorted(event.done for event in events)
     assert events[0].seconds_left is None
     assert events[25].seconds_left == pytest.approx((1_000 - events[25].done) / 100, rel=0.1)
+
+
+# --- what comes with the playground --------------------------------------------------------------
+
+SHIPPED = {"hub": None, "sha256": None, "folder": "own/model"}
+WHOLE = Repository(engine="transformers", folder="own/model")
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The playground's own folder, with nothing in it yet."""
+    monkeypatch.setattr("backends.weights.OWN", tmp_path / "playground")
+    (tmp_path / "playground").mkdir()
+    return tmp_path / "playground"
+
+
+def test_a_file_that_came_with_the_playground_is_here_at_once(hub: Origin, store: WeightStore, own: Path) -> None:
+    (own / "own" / "model").mkdir(parents=True)
+    (own / "own" / "model" / FILE).write_bytes(CONTENT)
+    wanted = artefact(**SHIPPED)
+    assert store.have(wanted)
+    assert store.obtainable(wanted)
+    assert drain(store.fetch(wanted, Cancel())) == ([], own / "own" / "model" / FILE)
+    assert [file.name for file in (own / "own" / "model").iterdir()] == [FILE], "something was put beside it"
+    assert (hub.probes, hub.requests) == (0, [])
+
+
+def test_a_repository_that_came_with_the_playground_is_here_at_once(hub: Origin, store: WeightStore, own: Path) -> None:
+    (own / "own" / "model").mkdir(parents=True)
+    (own / "own" / "model" / "config.json").write_text("{}")
+    assert store.have_repository(WHOLE)
+    assert store.obtainable(WHOLE.config)
+    assert drain(store.fetch_repository(WHOLE, Cancel())) == ([], own / "own" / "model")
+    assert (hub.probes, hub.requests) == (0, [])
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_what_did_not_come_with_the_playground_can_be_had_nowhere(
+    hub: Origin, tmp_path: Path, own: Path, offline: bool
+) -> None:
+    store, wanted = WeightStore(tmp_path / "root", offline=offline), artefact(**SHIPPED)
+    assert not store.have(wanted)
+    assert not store.obtainable(wanted)
+    assert not store.have_repository(WHOLE)
+    assert not store.obtainable(WHOLE.config)
+    for fetch, name in (
+        (store.fetch(wanted, Cancel()), FILE),
+        (store.fetch_repository(WHOLE, Cancel()), "config.json"),
+    ):
+        with pytest.raises(WeightsError, match="missing from the playground's own files") as caught:
+            drain(fetch)
+        assert name in caught.value.message
+        assert says_nothing_private(caught.value, store)
+    assert list(own.iterdir()) == [], "something was made among the playground's own files"
+    assert (hub.probes, hub.requests) == (0, [])
+
+
+@pytest.mark.parametrize("folder", ["../out", "/etc", "a/../b", "C:\\x", "a.b", "-", "~", "A"])
+def test_a_folder_lies_within_the_playground(folder: str) -> None:
+    with pytest.raises(ValueError, match="folder"):
+        artefact(folder=folder)
+    with pytest.raises(ValueError, match="folder"):
+        Repository(engine="transformers", folder=folder)
+
+
+def test_a_repository_comes_from_somewhere() -> None:
+    with pytest.raises(ValueError, match="names no place"):
+        Repository(engine="transformers")

@@ -14,13 +14,17 @@ from typing import Any, Literal
 import gradio as gr
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from backends.boxes import as_json
 from backends.cancel import Controls
 from backends.engine import Engine
 from backends.errors import InvalidRequest, PlaygroundError
+from backends.pictures import decode
 from backends.types import Sampling
 from ui.choices import MAX_MESSAGE, answers, check_message, choose
+from ui.pictures import Picture, attached, check_count
 from ui.tabs import TABS, TabSpec
 from ui.transcript import MAX_TURNS, Reply, Stats, Transcript, Turn
+from ui.uploads import uploaded_bytes
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +40,8 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "thinking": (bool | None, None),
     "thinking_budget": (int | None, None),
 } | {name: (field.annotation | None, None) for name, field in Sampling.model_fields.items() if field.annotation}
+
+PICTURES: dict[str, tuple[Any, Any]] = {"images": (list[Any], []), "visual_tokens": (int | None, None)}
 
 
 class _HistoryMessage(BaseModel):
@@ -60,7 +66,8 @@ def _endpoint(engine: Engine, spec: TabSpec) -> Callable[..., Iterator[dict[str,
         option.name: (list[str], list(option.default)) if option.kind == "languages" else (str, option.default)
         for option in spec.options
     }
-    parameters = {"message": (str, inspect.Parameter.empty), **own, **COMMON}
+    seeing = PICTURES if spec.pictures else {}
+    parameters = {"message": (str, inspect.Parameter.empty), **seeing, **own, **COMMON}
 
     def endpoint(*arguments: Any) -> Iterator[dict[str, Any]]:
         yield from ask(engine, spec, dict(zip(parameters, arguments, strict=True)))
@@ -83,6 +90,7 @@ def ask(engine: Engine, spec: TabSpec, given: Mapping[str, Any]) -> Iterator[dic
     controls = Controls()
     try:
         message = check_message(given["message"])
+        pictures = _pictures(given.get("images")) if spec.pictures else ()
         choices = choose(
             engine,
             spec,
@@ -92,9 +100,11 @@ def ask(engine: Engine, spec: TabSpec, given: Mapping[str, Any]) -> Iterator[dic
             thinking_budget=given["thinking_budget"],
             sampling={name: given[name] for name in Sampling.model_fields},
             options={option.name: given[option.name] for option in spec.options},
+            pictures=pictures,
+            visual_tokens=given.get("visual_tokens"),
         )
         earlier = _transcript(given["history"] or [], tuple(choices.instructions))
-        transcript = earlier.ask(message, tuple(choices.instructions))
+        transcript = earlier.ask(message, tuple(choices.instructions), pictures)
         for now in answers(engine, choices, transcript, controls, lambda: INTERVAL_SECONDS):
             yield _item(spec, now.turns[-1].replies)
     except PlaygroundError as exc:
@@ -104,6 +114,17 @@ def ask(engine: Engine, spec: TabSpec, given: Mapping[str, Any]) -> Iterator[dic
         yield _refusal(PlaygroundError("Something went wrong inside the playground.", "Send again."))
     finally:
         controls.cancel()  # a caller that is gone frees the engine
+
+
+def _pictures(images: object) -> tuple[Picture, ...]:
+    """Uploaded pictures, decoded. Raises `InvalidRequest` on the first that is none."""
+    if not isinstance(images, list | None):
+        raise InvalidRequest("images must be a list of uploaded pictures.")
+    check_count(len(images or ()))
+    tray: tuple[Picture, ...] = ()
+    for file in images or ():
+        tray = attached(tray, decode(uploaded_bytes(file)))
+    return tray
 
 
 def _transcript(history: object, languages: tuple[str, ...]) -> Transcript:
@@ -143,6 +164,8 @@ def _item(spec: TabSpec, replies: tuple[Reply, ...]) -> dict[str, Any]:
     }
     if spec.columns:
         item["answers"] = {reply.language: reply.answer for reply in replies}
+    if spec.pictures:
+        item["boxes"] = as_json(first.marks)
     return item
 
 

@@ -12,6 +12,7 @@ from backends.special_tokens import has_control_tokens
 from ui.choices import answers, check_message
 from ui.desk import Desk, Update, Values, context_line
 from ui.markdown import as_meant
+from ui.pictures import Picture
 from ui.render import Message, Say
 from ui.texts import say_for
 from ui.transcript import Transcript
@@ -23,22 +24,31 @@ class Asking:
         self.panel = desk.panel
 
     def send(self, values: Values, request: gr.Request) -> Iterator[Update]:
+        text, tray = values[self.panel.composer], self.desk.tray(values)
+        if tray and not str(text).strip():
+            text = say_for(request)(f"ask_{values[self.panel.options['task']]}")  # a picture alone is a question
+        yield from self.ask(values, request, text, tray)
+
+    def ask(self, values: Values, request: gr.Request, text: str, pictures: tuple[Picture, ...]) -> Iterator[Update]:
+        """A new question. What is attached and not among its pictures stays attached."""
         transcript: Transcript = values[self.panel.transcript]
         if transcript.turns and transcript.turns[-1].failed:
             transcript = transcript.before(len(transcript.turns) - 1)  # what failed is asked anew, not twice
-        yield from self._ask(values, request, transcript, values[self.panel.composer])
+        yield from self._ask(values, request, transcript, text, pictures)
 
     def retry(self, values: Values, event: gr.RetryData, request: gr.Request) -> Iterator[Update]:
         transcript: Transcript = values[self.panel.transcript]
         turn = self.desk.turn(transcript, event.index, say_for(request))
-        yield from self._ask(values, request, transcript.before(turn), transcript.turns[turn].user)
+        asked = transcript.turns[turn]
+        yield from self._ask(values, request, transcript.before(turn), asked.user, asked.pictures)
 
     def edit(self, values: Values, event: gr.EditData, request: gr.Request) -> Iterator[Update]:
         """Goes on from an edited message; what came after it is gone."""
         transcript: Transcript = values[self.panel.transcript]
         turn = self.desk.turn(transcript, event.index, say_for(request))
         text = event.value if isinstance(event.value, str) else str(event.value.get("text", ""))
-        yield from self._ask(values, request, transcript.before(turn), as_meant(text))
+        pictures = transcript.turns[turn].pictures
+        yield from self._ask(values, request, transcript.before(turn), as_meant(text), pictures)
 
     def stop(self, request: gr.Request) -> None:
         if controls := self.desk.running(request):
@@ -49,13 +59,15 @@ class Asking:
             controls.answer_now()
         return {self.panel.answer_now: gr.update(visible=False)}
 
-    def _ask(self, values: Values, request: gr.Request, earlier: Transcript, text: str) -> Iterator[Update]:
+    def _ask(
+        self, values: Values, request: gr.Request, earlier: Transcript, text: str, pictures: tuple[Picture, ...]
+    ) -> Iterator[Update]:
         """Checks, then answers. A refusal is one sentence; nothing is appended and what was typed stays."""
         desk, panel, say = self.desk, self.panel, say_for(request)
         page, tab = request.session_hash or "", desk.spec.id
         try:
             message = check_message(text)
-            choices = desk.choices(values)
+            choices = desk.choices(values, pictures)
         except PlaygroundError as exc:
             gr.Warning(f"{exc.message} {exc.hint}")
             yield {panel.chatbot: desk.show(values[panel.transcript], say)}
@@ -67,7 +79,9 @@ class Asking:
             return
         if has_control_tokens(message):
             gr.Info(say("note_special_tokens"))
-        transcript = earlier.ask(message, tuple(choices.instructions))
+        transcript = earlier.ask(message, tuple(choices.instructions), pictures)
+        tray = () if pictures == desk.tray(values) else desk.tray(values)
+        values = values | ({panel.pictures.tray: tray} if panel.pictures else {})
         before = desk.show(earlier, say)
         try:
             growing = answers(desk.engine(values), choices, transcript, controls, lambda: desk.sessions.interval)
@@ -75,6 +89,7 @@ class Asking:
                 panel.chatbot: before + desk.show_last(transcript, say),
                 panel.composer: gr.update(value="", submit_btn=False, stop_btn=True),
                 panel.saved: desk.save(values, transcript),
+                **desk.show_pictures(transcript, tray, say),
             }
             yield from self._stream(values, choices.card, growing, before, say)
         finally:
@@ -101,4 +116,12 @@ class Asking:
             panel.saved: desk.save(values, transcript),
             panel.context: context_line(transcript, say),
             panel.model_info: desk.model_info(desk.engine(values), card, say),
+            **self._after(values, transcript, say),
         }
+
+    def _after(self, values: Values, transcript: Transcript, say: Say) -> Update:
+        """The pictures once the answer is over: a message that failed has its own back, to be sent again."""
+        last = transcript.turns[-1]
+        tray = last.pictures if last.failed else self.desk.tray(values)
+        shown = transcript.before(len(transcript.turns) - 1) if last.failed else transcript
+        return self.desk.show_pictures(shown, tray, say)

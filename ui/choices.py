@@ -10,13 +10,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from backends import boxes
 from backends.cancel import Controls
 from backends.catalog import Card
 from backends.engine import Engine
 from backends.errors import InvalidRequest
+from backends.eyes import fitted_size
 from backends.prompts import with_system
 from backends.types import GenerationRequest, Message, Sampling, Thinking
 from ui.pace import Tagged, paced
+from ui.pictures import Picture, check_pictures
 from ui.render import fold
 from ui.tabs import TabSpec
 from ui.transcript import Reply, Stats, Transcript
@@ -28,16 +31,18 @@ _UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")  # Unicode's categories of what leaves 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """Checked choices for one question. `instructions`: for each reply, what is added to the system prompt."""
+    """Checked choices for one question. `instructions`: for each reply, what is added to the system prompt;
+    `visual_tokens`: the most that one picture may cost."""
 
     card: Card
     system: str
     sampling: Sampling
     thinking: Thinking
     instructions: Mapping[str, str]
+    visual_tokens: int = 0
 
     def request(self, transcript: Transcript, language: str) -> GenerationRequest:
-        messages = transcript.messages(self.card, language)
+        messages = transcript.messages(self.card, language, self.visual_tokens)
         if self.system.strip():
             messages = (Message.of("system", self.system), *messages)
         return GenerationRequest(
@@ -55,6 +60,8 @@ def choose(
     thinking_budget: int | None = None,
     sampling: Mapping[str, Any],
     options: Mapping[str, object],
+    pictures: tuple[Picture, ...] = (),
+    visual_tokens: object = None,
 ) -> Choices:
     """Checks everything; whatever is None is the official value or the tab's default. Raises `InvalidRequest`."""
     card = engine.models.catalog.get(_text("model", model, 200)) if model else engine.models.choose(spec.id)
@@ -64,9 +71,12 @@ def choose(
     return Choices(
         card=card,
         system=spec.system if system is None else _text("system", system, 100_000),
-        sampling=check_sampling(card.official(spec.id, enabled).values, sampling),
+        sampling=check_sampling(card.official(spec.id, enabled, images=spec.pictures).values, sampling),
         thinking=Thinking(enabled, _budget(thinking_budget)),
         instructions=spec.instructions(spec.check_options(options)),
+        visual_tokens=check_pictures(
+            pictures, card, engine.models.visual_tokens(card) if visual_tokens is None else visual_tokens
+        ),
     )
 
 
@@ -118,16 +128,28 @@ def answers(
         for reply in transcript.turns[-1].replies
     }
     sources = {language: engine.run(choices.request(transcript, language), controls) for language in replies}
-    return _grown(transcript, replies, paced(sources, interval), started)
+    return _grown(transcript, replies, paced(sources, interval), started, choices)
 
 
 def _grown(
-    transcript: Transcript, replies: dict[str, Reply], batches: Iterator[list[Tagged]], started: float
+    transcript: Transcript, replies: dict[str, Reply], batches: Iterator[list[Tagged]], started: float, choices: Choices
 ) -> Iterator[Transcript]:
+    seen = next((picture for picture in reversed(transcript.pictures) if picture.image), None)
     for batch in batches:
         for language, event in batch:
-            replies[language] = fold(replies[language], event, time.monotonic() - started)
+            reply = fold(replies[language], event, time.monotonic() - started)
+            replies[language] = _located(reply, seen, choices) if seen and reply.over else reply
         yield transcript.with_replies(tuple(replies.values()))
+
+
+def _located(reply: Reply, seen: Picture, choices: Choices) -> Reply:
+    """The reply with the places that it names on the newest picture."""
+    eyes, image = choices.card.eyes, seen.image
+    if eyes is None or image is None:
+        return reply
+    found = boxes.read(reply.answer).marks
+    size = fitted_size(image.width, image.height, eyes, choices.visual_tokens)
+    return reply.model_copy(update={"marks": boxes.in_pixels(found, eyes, size, (seen.width, seen.height))})
 
 
 def _text(field: str, value: object, longest: int) -> str:

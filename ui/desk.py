@@ -15,11 +15,13 @@ from ui import model_picker
 from ui.choices import Choices, choose
 from ui.controls import changed, read_sampling
 from ui.panel import Panel
+from ui.pictures import Picture
 from ui.render import Look, Message, Say, project, turn_of_message
 from ui.sessions import Sessions
+from ui.stage import exhibits, stage
 from ui.tabs import languages
 from ui.texts import say_for
-from ui.transcript import SavedConversation, Transcript
+from ui.transcript import SavedConversation, Transcript, album_of
 
 Values = dict[Any, Any]
 """What the components stood at when an event came, by component."""
@@ -47,7 +49,22 @@ class Desk:
         return project(transcript, self._look(say))
 
     def show_last(self, transcript: Transcript, say: Say) -> list[Message]:
-        return self.show(Transcript(turns=transcript.turns[-1:]), say)
+        earlier = len(Transcript(turns=transcript.turns[:-1]).pictures)
+        return project(Transcript(turns=transcript.turns[-1:]), self._look(say, earlier))
+
+    def tray(self, values: Values) -> tuple[Picture, ...]:
+        """What is attached to the next message."""
+        return values[self.panel.pictures.tray] if self.panel.pictures else ()
+
+    def show_pictures(self, transcript: Transcript, tray: tuple[Picture, ...], say: Say) -> Update:
+        """Stage, tray and album for another state of the conversation; nothing on a tab without pictures."""
+        if (pictures := self.panel.pictures) is None:
+            return {}
+        return {
+            pictures.stage: stage(exhibits(transcript, tray), say),
+            pictures.tray: tray,
+            pictures.album: album_of(transcript, tray),
+        }
 
     def turn(self, transcript: Transcript, index: int | tuple[int, ...] | list[int], say: Say) -> int:
         """The turn of the message that an event of the Chatbot names; gradio gives a number or a pair."""
@@ -69,16 +86,18 @@ class Desk:
             self.panel.chatbot: self.show(transcript, say),
             self.panel.saved: self.save(values, transcript),
             self.panel.context: context_line(transcript, say),
+            **self.show_pictures(transcript, self.tray(values), say),
         }
 
-    def _look(self, say: Say) -> Look:
-        return Look(say, self._names, self.spec.lift_boxed)
+    def _look(self, say: Say, earlier: int = 0) -> Look:
+        return Look(say, self._names, self.spec.lift_boxed, self.spec.pictures, earlier)
 
     # --- the controls ------------------------------------------------------------------------------------------
 
-    def choices(self, values: Values) -> Choices:
+    def choices(self, values: Values, pictures: tuple[Picture, ...] = ()) -> Choices:
         """Raises `PlaygroundError` where a control stands at something that cannot be."""
         panel = self.panel
+        visual_tokens = values[panel.pictures.visual_tokens] if panel.pictures else None
         return choose(
             self.engine(values),
             self.spec,
@@ -88,6 +107,8 @@ class Desk:
             thinking_budget=int(values[panel.budget] or 0),
             sampling=self.sampling(values),
             options={name: values[control] for name, control in panel.options.items()},
+            pictures=pictures,
+            visual_tokens=visual_tokens,
         )
 
     def sampling(self, values: Values) -> dict[str, Any]:
@@ -128,7 +149,9 @@ class Desk:
             "system": values[panel.system],
             "options": {name: values[control] for name, control in panel.options.items()},
         }
-        return SavedConversation(tab=self.spec.id, settings=settings, turns=transcript.turns)
+        if panel.pictures:
+            settings["visual_tokens"] = values[panel.pictures.visual_tokens]
+        return SavedConversation(tab=self.spec.id, settings=settings, turns=transcript.turns, tray=self.tray(values))
 
     def save(self, values: Values, transcript: Transcript | None = None) -> dict[str, Any]:
         """What BrowserState is to hold; without a transcript the one that is on the screen."""

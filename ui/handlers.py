@@ -10,6 +10,7 @@ import gradio as gr
 from ui.asking import Asking
 from ui.desk import Desk
 from ui.keeping import Keeping
+from ui.looking import Looking
 from ui.panel import Panel
 from ui.tuning import Tuning
 
@@ -21,8 +22,7 @@ SPEAKING: dict[str, Any] = {**QUIET, "concurrency_limit": None}  # only what is 
 def wire(desk: Desk) -> Tuning:
     """Attaches the handlers of one tab to its components; returns those that restore it."""
     panel = desk.panel
-    everything = {panel.transcript, panel.official, panel.composer, *panel.settings}
-    screen = [panel.transcript, panel.chatbot, panel.composer, panel.answer_now, panel.saved, panel.context]
+    everything, screen = panel.everything, panel.screen
 
     asking = Asking(desk)
     for event, handler in (
@@ -38,7 +38,7 @@ def wire(desk: Desk) -> Tuning:
     panel.chatbot.undo(keeping.undo, everything, screen, **SPEAKING)
     panel.chatbot.clear(keeping.clear, everything, screen, **SPEAKING)
     panel.clear.click(keeping.clear, everything, screen, **SPEAKING)
-    panel.chatbot.example_select(keeping.example, None, [panel.composer, *panel.options.values()], **QUICK)
+    panel.chatbot.example_select(keeping.example, everything, [*screen, *panel.options.values()], **QUICK)
     for button, export in (
         (panel.export_json, keeping.export_json),
         (panel.export_markdown, keeping.export_markdown),
@@ -49,6 +49,13 @@ def wire(desk: Desk) -> Tuning:
     panel.import_json.click(None, None, [panel.payload], js="async () => await window.playground.pickFile()").then(
         keeping.import_json, everything | {panel.payload}, [*screen, panel.payload], **SPEAKING
     )
+
+    if (pictures := panel.pictures) is not None:
+        looking = Looking(desk, asking)
+        pictures.upload.upload(looking.attach, everything | {pictures.upload}, [*screen, pictures.upload], **SPEAKING)
+        pictures.stage.click(None, None, [panel.payload], js="() => window.playground.clicked()").then(
+            looking.clicked, everything | {panel.payload}, [*screen, panel.payload, panel.model_info], **SPEAKING
+        )
 
     tuning = Tuning(desk)
     follows = _follows(panel)
@@ -62,12 +69,16 @@ def wire(desk: Desk) -> Tuning:
 def restored(panel: Panel) -> list[Any]:
     """The components that `Tuning.restore` sets."""
     own = [panel.engine, panel.model, panel.transcript, panel.chatbot, panel.context, panel.system, panel.budget]
+    if panel.pictures:
+        own += [panel.pictures.stage, panel.pictures.tray]
     return [*_follows(panel), *own, *panel.options.values()]
 
 
 def _follows(panel: Panel) -> list[Any]:
     """The components that follow from what was chosen."""
     shown = [panel.official, panel.source, panel.model_info, panel.thinking, panel.thinking_kind, panel.saved]
+    if panel.pictures:
+        shown += [panel.pictures.visual_tokens, panel.pictures.notice]
     return [*shown, *panel.sampling.values()]
 
 

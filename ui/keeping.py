@@ -5,9 +5,12 @@ from __future__ import annotations
 import gradio as gr
 
 from backends.errors import InvalidRequest
+from backends.pictures import decode
 from ui.desk import Desk, Update, Values
+from ui.pictures import attached
+from ui.tabs import example_picture
 from ui.texts import say_for
-from ui.transcript import Transcript, read_conversation, to_markdown
+from ui.transcript import Transcript, album_of, read_conversation, to_markdown
 
 
 class Keeping:
@@ -19,23 +22,34 @@ class Keeping:
         """Takes the last question back into the composer."""
         transcript: Transcript = values[self.panel.transcript]
         turn = self.desk.turn(transcript, event.index, say_for(request))
+        taken = transcript.turns[turn]
+        if pictures := self.panel.pictures:
+            values = values | {pictures.tray: taken.pictures}
         update = self.desk.replace(values, transcript.before(turn), request)
         if self.panel.transcript in update:
-            update[self.panel.composer] = gr.update(value=transcript.turns[turn].user)
+            update[self.panel.composer] = gr.update(value=taken.user)
         return update
 
     def clear(self, values: Values, request: gr.Request) -> Update:
+        if pictures := self.panel.pictures:
+            values = values | {pictures.tray: ()}
         return self.desk.replace(values, Transcript(), request)
 
-    def example(self, event: gr.SelectData) -> Update:
+    def example(self, values: Values, event: gr.SelectData, request: gr.Request) -> Update:
         """Fills the box and sets what belongs to the example; sending is the visitor's own act."""
         example = self.desk.spec.examples[int(event.index)]
-        options = {self.panel.options[name]: value for name, value in example.options.items()}
-        return {self.panel.composer: gr.update(value=example.text)} | options
+        update: Update = {self.panel.options[name]: value for name, value in example.options.items()}
+        update[self.panel.composer] = gr.update(value=example.text)
+        if example.picture:
+            tray = attached((), decode(example_picture(example.picture)))
+            update |= self.desk.show_pictures(values[self.panel.transcript], tray, say_for(request))
+        return update
 
     def export_json(self, values: Values) -> Update:
         """The payload is a file name, a line break, and the file's text: the page makes the download of it."""
-        text = self.desk.saved(values, values[self.panel.transcript]).model_dump_json(indent=2)
+        conversation = self.desk.saved(values, values[self.panel.transcript])
+        album = album_of(conversation.transcript, conversation.tray)
+        text = conversation.model_copy(update={"album": album}).model_dump_json(indent=2)
         return {self.panel.payload: f"qwen-{self.desk.spec.id}.json\n{text}"}
 
     def export_markdown(self, values: Values, request: gr.Request) -> Update:
@@ -49,9 +63,12 @@ class Keeping:
         if not text:  # the visitor closed the file dialogue
             return {self.panel.payload: ""}
         try:
-            transcript = read_conversation(text).transcript
+            conversation = read_conversation(text)
+            transcript = conversation.transcript
         except InvalidRequest as exc:
             gr.Warning(f"{exc.message} {exc.hint}")
             return {self.panel.payload: ""}
         gr.Info(say_for(request)("imported", n=len(transcript.turns)))
+        if pictures := self.panel.pictures:
+            values = values | {pictures.tray: conversation.attached}
         return {self.panel.payload: "", **self.desk.replace(values, transcript, request)}

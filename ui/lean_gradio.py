@@ -1,8 +1,9 @@
-"""Gradio without three costs that a small machine feels while a model writes on it.
+"""Gradio without three costs that a small machine feels while a model writes on it, and fetching nothing for anybody.
 
 - An output that a handler leaves alone is made anew at every step of a stream, its signature and JSON schema included.
 - The queue looks for new events every millisecond, and for the progress of `gr.Progress` every ten.
 - Every step looks through the whole import path for matplotlib, twice, where it is not installed.
+- Whatever a caller sends in the shape of a file is looked for, and fetched where its path is a URL.
 
 Each reaches into Gradio 6.31; tests hold them against the original, and without them everything works, only slower.
 """
@@ -21,6 +22,7 @@ import gradio as gr
 from gradio.blocks import Block
 from gradio.queueing import Queue
 from gradio.utils import set_task_name
+from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse  # type: ignore[import-untyped]
 
 IDLE_SECONDS = 1.0  # between two looks while nothing waits; also how long the queue takes to notice its end
 
@@ -36,6 +38,12 @@ class LeanBlocks(gr.Blocks):  # type: ignore[misc]
         self._queue.progress_update_sleep_when_free = IDLE_SECONDS
         return self
 
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """As gradio's, to which only an upload is a file; what else has the shape of one comes in as plain data."""
+        plain = [_plain(value, block) for value, block in zip(inputs, block_fn.inputs, strict=False)]
+        left = inputs[len(plain) :]  # too few or too many are gradio's to refuse
+        return await super().preprocess_data(block_fn, plain + left, *args, **kwargs)  # type: ignore[no-any-return]
+
     async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
         """As gradio's, for those outputs only that a dict of updates names."""
         by_block = isinstance(predictions, dict) and predictions and all(isinstance(key, Block) for key in predictions)
@@ -48,6 +56,16 @@ class LeanBlocks(gr.Blocks):  # type: ignore[misc]
         done = await super().postprocess_data(touched, values if len(values) > 1 else values[0], state)
         by_id = dict(zip((block._id for block in touched.outputs), done, strict=True))
         return [by_id.get(block._id, None if block.stateful else {"__type__": "update"}) for block in block_fn.outputs]
+
+
+def _plain(value: Any, block: Any) -> Any:
+    """`value` without the mark by which gradio tells a file, where that is none of this component's or a URL."""
+    takes_files = getattr(block, "data_model", None) is not None
+
+    def is_no_file(found: Any) -> bool:
+        return is_file_obj_with_meta(found) and (not takes_files or is_http_url_like(found["path"]))
+
+    return traverse(value, lambda found: {k: v for k, v in found.items() if k != "meta"}, is_no_file)
 
 
 class WokenQueue(Queue):  # type: ignore[misc]

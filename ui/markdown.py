@@ -19,6 +19,7 @@ _SPAN = re.compile(f"(?P<code>{_CODE})|(?P<math>{_MATH})", re.DOTALL)
 _ONLY_CODE = re.compile(f"(?P<code>{_CODE})")
 _TAG = r"<(?=[A-Za-z/!?])"
 _ALIVE = re.compile(_TAG + r"|!(?=\[)")
+_SIGN = re.compile(r"[^\w ,:()]|_")
 _BARE_BOX = re.compile(r"\\boxed\{(?:[^{}]|\{[^{}]*\})*\}")  # small models forget the delimiters around it
 
 
@@ -36,6 +37,11 @@ def as_written(text: str) -> str:
 def as_meant(shown: str) -> str:
     """What `as_typed` was given, from text that a person has edited on the screen."""
     return shown.replace("<" + JOINER, "<").replace("!" + JOINER, "!")
+
+
+def as_words(text: str) -> str:
+    """A name in a sentence of ours: nothing in it is HTML, Markdown or the end of a line."""
+    return _SIGN.sub(lambda found: f"&#{ord(found[0])};", text)
 
 
 def closed(markdown: str) -> str:

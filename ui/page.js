@@ -61,9 +61,75 @@
     }, 50));
   };
 
+  // --- pictures: whatever way they come, they go through the one upload button of the tab that shows -----------------
+
+  const gallery = () => [...document.querySelectorAll(".gallery")].find((element) => element.offsetParent);
+  const bring = (files) => {
+    const pictures = [...files].filter((file) => file.type.startsWith("image/") || /\.(png|jpe?g|webp|gif|bmp)$/i.test(file.name));
+    const input = gallery()?.querySelector(".upload input[type=file], input.upload[type=file], input[type=file]");
+    if (!pictures.length || !input) return false;
+    const bag = new DataTransfer();
+    pictures.forEach((file) => bag.items.add(file));
+    input.files = bag.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+    return true;
+  };
+  addEventListener("paste", (event) => { if (event.clipboardData && bring(event.clipboardData.files)) event.preventDefault(); });
+  for (const kind of ["dragover", "drop"]) {
+    addEventListener(kind, (event) => {
+      if (!gallery() || !event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      document.body.classList.toggle("dropping", kind === "dragover");
+      if (kind === "drop") { event.stopPropagation(); bring(event.dataTransfer.files); }
+    }, true);
+  }
+  addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dropping"); });
+
+  const photograph = async () => {
+    const dialog = Object.assign(document.createElement("dialog"), { className: "photo" });
+    const video = Object.assign(document.createElement("video"), { autoplay: true, playsInline: true, muted: true });
+    const take = Object.assign(document.createElement("button"), { type: "button", textContent: names.take_photo });
+    const close = Object.assign(document.createElement("button"), { type: "button", textContent: names.close });
+    dialog.append(video, take, close);
+    document.body.append(dialog);
+    let stream;
+    dialog.addEventListener("close", () => { stream?.getTracks().forEach((track) => track.stop()); dialog.remove(); });
+    close.addEventListener("click", () => dialog.close());
+    take.addEventListener("click", () => {
+      const canvas = Object.assign(document.createElement("canvas"), { width: video.videoWidth, height: video.videoHeight });
+      canvas.getContext("2d").drawImage(video, 0, 0);
+      canvas.toBlob((blob) => { bring([new File([blob], "photo.png", { type: "image/png" })]); dialog.close(); }, "image/png");
+    });
+    dialog.showModal();
+    try {
+      video.srcObject = stream = await navigator.mediaDevices.getUserMedia({ video: true });
+    } catch {
+      video.replaceWith(Object.assign(document.createElement("p"), { textContent: names.no_camera }));
+      take.remove();
+    }
+  };
+
+  // A click on the stage: what it means is read by `clicked` when gradio asks, right after.
+  let meant = "";
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("button");
+    if (button?.classList.contains("camera")) return void photograph();
+    if (!button?.closest(".stage")) return;
+    const { show, copy, remove, closer } = button.dataset;
+    meant = remove ? `remove ${remove}` : closer ? `closer ${closer}` : "";
+    if (copy) navigator.clipboard?.writeText(copy).then(() => { button.dataset.copied = "✓"; setTimeout(() => delete button.dataset.copied, 1500); });
+    if (show) {
+      const stage = button.closest(".stage");
+      stage.querySelectorAll("figure").forEach((figure) => { figure.hidden = figure.dataset.picture !== show; });
+      stage.querySelectorAll("nav button").forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
+    }
+  }, true);
+  const clicked = () => { const said = meant; meant = ""; return said; };
+
   const look = () => {
     document.querySelectorAll(".sidebar").forEach(settle);
     document.querySelectorAll(".transcript .code_wrap:not(:has(.download-code))").forEach(addDownload);
+    if (!navigator.mediaDevices) document.querySelectorAll(".camera").forEach((button) => { button.hidden = true; });
     for (const [selector, key] of Object.entries(NAMELESS)) {
       document.querySelectorAll(`${selector}:not([aria-label])`).forEach((element) => {
         element.setAttribute("aria-label", names[key]);
@@ -95,5 +161,5 @@
   };
   new MutationObserver(plan).observe(document.documentElement, { childList: true, subtree: true });
   plan();
-  window.playground = { download, pickFile };
+  window.playground = { download, pickFile, clicked };
 })();

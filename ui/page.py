@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from backends.engine import Engine
+from backends.pictures import MAX_BYTES
 from ui import api
 from ui.desk import Desk, Update, Values
 from ui.doors import Doors
@@ -24,6 +25,7 @@ from ui.panel import build_panel
 from ui.sessions import Sessions
 from ui.tabs import TABS
 from ui.texts import LANGUAGES, dictionaries, i18n, label, say_for
+from ui.uploads import FORGET_SECONDS
 
 FOLDER = Path(__file__).parent
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -48,7 +50,8 @@ def theme() -> gr.themes.Base:
 def build(engines: Mapping[str, Engine]) -> gr.Blocks:
     """The playground's Blocks, ready to launch; the first engine is the default. Loads no model."""
     sessions = Sessions()
-    with LeanBlocks(title="Qwen playground", analytics_enabled=False, fill_height=True) as blocks:
+    forget = (FORGET_SECONDS // 2, FORGET_SECONDS)  # how often uploads are looked at, and how old they may get
+    with LeanBlocks(title="Qwen playground", analytics_enabled=False, fill_height=True, delete_cache=forget) as blocks:
         with gr.Row(elem_classes="masthead"):
             where = _head()
         desks: list[Desk] = []
@@ -58,6 +61,8 @@ def build(engines: Mapping[str, Engine]) -> gr.Blocks:
                 with gr.Tab(label(f"tab_{spec.id}"), id=spec.id, elem_id=f"tab-{spec.id}") as tab:
                     tabs.append(tab)
                     desks.append(Desk(build_panel(spec, engines), engines, sessions))
+        for state in (state for desk in desks for state in desk.panel.kept):
+            state.render()  # a tab's own would not be read before the tab is looked at
         tunings = [wire(desk) for desk in desks]
 
         def restore(values: Values, request: gr.Request) -> Update:
@@ -67,12 +72,14 @@ def build(engines: Mapping[str, Engine]) -> gr.Blocks:
             updates: Update = {where: f"<p>{html.escape(text)}</p>"}
             updates |= {tab: gr.update(label=say(f"tab_{tab.id}")) for tab in tabs}
             for tuning in tunings:
-                updates |= tuning.restore(values[tuning.panel.saved], request)
+                pictures = tuning.panel.pictures
+                album = values[pictures.album] if pictures else None
+                updates |= tuning.restore(values[tuning.panel.saved], album, request)
             return {component: update for component, update in updates.items() if not _stands_at(component, update)}
 
         blocks.load(
             restore,
-            {desk.panel.saved for desk in desks},
+            {state for desk in desks for state in desk.panel.kept},
             [where, *tabs, *(component for desk in desks for component in restored(desk.panel))],
             **QUICK,
         )
@@ -98,6 +105,7 @@ def launch_options(host: str, port: int) -> dict[str, Any]:
         "run_history": False,  # would list every visitor's texts to the next one at the same computer
         "footer_links": [],
         "max_threads": THREADS,
+        "max_file_size": 2 * MAX_BYTES,  # what is a little too large gets our own sentence
         "show_error": False,
         "share": False,
         "quiet": True,
@@ -119,7 +127,7 @@ def _stands_at(component: Any, update: Any) -> bool:
 
 def _script() -> str:
     """page.js with the names of the buttons that gradio leaves unnamed, in every language."""
-    keys = ("send", "stop", "download_code", "language", "theme")
+    keys = ("send", "stop", "download_code", "language", "theme", "take_photo", "close", "no_camera")
     names = {code: {key: texts[key] for key in keys} for code, texts in dictionaries().items()}
     script = (FOLDER / "page.js").read_text("utf-8")
     return script.replace("/* NAMES */ {}", json.dumps(names, ensure_ascii=False))

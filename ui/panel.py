@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from backends.catalog import Card
 from backends.engine import Engine
 from ui.choices import MAX_BUDGET, MAX_MESSAGE
 from ui.controls import sampling_controls, source_line
+from ui.picture_panel import PicturePanel, build_stage, visual_tokens_slider
+from ui.stage import stage
 from ui.tabs import MAX_TARGETS, Option, TabSpec, languages
 from ui.texts import label, speaker
 from ui.transcript import Transcript
@@ -51,59 +54,57 @@ class Panel:
     import_json: gr.Button
     clear: gr.Button
     payload: gr.Textbox
+    pictures: PicturePanel | None = None
+
+    @property
+    def kept(self) -> list[gr.BrowserState]:
+        """What lies in the visitor's browser."""
+        return [self.saved, self.pictures.album] if self.pictures else [self.saved]
+
+    @property
+    def everything(self) -> set[Any]:
+        """What the handlers read."""
+        tray = {self.pictures.tray} if self.pictures else set()
+        return {self.transcript, self.official, self.composer, *tray, *self.settings}
+
+    @property
+    def screen(self) -> list[Any]:
+        """What a change of the conversation touches."""
+        own = [self.transcript, self.chatbot, self.composer, self.answer_now, self.saved, self.context]
+        return own + ([self.pictures.stage, self.pictures.tray, self.pictures.album] if self.pictures else [])
 
     @property
     def settings(self) -> list[Any]:
         """Every control whose value is the visitor's choice."""
         own = [*self.sampling.values(), *self.options.values()]
+        if self.pictures:
+            own.append(self.pictures.visual_tokens)
         return [self.engine, self.model, self.thinking, self.budget, *own, self.system]
 
 
 def build_panel(spec: TabSpec, engines: Mapping[str, Engine]) -> Panel:
-    """Lays out one tab within the Blocks context that is open.
+    """Lays out one tab within the Blocks context that is open, but for what is `kept`, which has to be rendered
+    outside of all tabs.
 
     The controls stand at the first engine's first card; the page asks for this machine's own choice when it opens.
     """
     models = next(iter(engines.values())).models
-    card = models.catalog.cards[0]
-    official = card.official(spec.id, card.thinks(card.thinking.default))
+    card = _first_card(models.catalog.cards, spec)
+    official = card.official(spec.id, card.thinks(card.thinking.default), images=spec.pictures)
     say = speaker("en")
-    with gr.Column(elem_classes="talk"):
-        chatbot = gr.Chatbot(
-            label=label("transcript"),
-            show_label=False,
-            container=False,
-            elem_classes=["transcript", "columns"] if spec.columns else ["transcript"],
-            elem_id=f"transcript-{spec.id}",
-            height="100%",
-            layout="bubble",
-            buttons=["copy"],
-            editable="user",
-            latex_delimiters=LATEX,
-            allow_tags=False,
-            placeholder=say(f"greeting_{spec.id}"),
-            examples=[{"text": example.text} for example in spec.examples],
-        )
-        answer_now = gr.Button(label("answer_now"), visible=False, size="sm", elem_classes="answer-now")
-        composer = gr.Textbox(
-            label=label("composer"),
-            show_label=False,
-            placeholder=label("composer_hint"),
-            elem_id=f"composer-{spec.id}",
-            elem_classes="composer",
-            lines=1,
-            max_lines=8,
-            max_length=MAX_MESSAGE,
-            submit_btn=True,
-            stop_btn=False,
-            autofocus=spec.id == "chat",
-        )
-        context = gr.HTML("", elem_classes="context")
+    if spec.pictures:
+        with gr.Row(elem_classes="beside"):
+            shelf = build_stage(spec.id, STORAGE_KEY, stage([], say))
+            chatbot, answer_now, composer, context = _talk(spec)
+    else:
+        chatbot, answer_now, composer, context = _talk(spec)
     with gr.Sidebar(position="right", open=False, width=340, elem_classes="settings"):
         options: dict[str, Any] = {}
         if spec.options:
             with gr.Accordion(label("section_task")):
                 options = {option.name: _option(spec, option) for option in spec.options}
+                if spec.pictures:
+                    visual_tokens = visual_tokens_slider(card.eyes)
         with gr.Accordion(label("section_model")):
             engine = gr.Dropdown(
                 [(engine.name, name) for name, engine in engines.items()],
@@ -138,7 +139,7 @@ def build_panel(spec: TabSpec, engines: Mapping[str, Engine]) -> Panel:
     return Panel(
         spec=spec,
         transcript=gr.State(Transcript()),
-        saved=gr.BrowserState(None, storage_key=f"qwen-playground-{spec.id}", secret=STORAGE_KEY),
+        saved=gr.BrowserState(None, storage_key=f"qwen-playground-{spec.id}", secret=STORAGE_KEY, render=False),
         official=gr.State(official.values.model_dump()),
         chatbot=chatbot,
         composer=composer,
@@ -160,7 +161,49 @@ def build_panel(spec: TabSpec, engines: Mapping[str, Engine]) -> Panel:
         import_json=import_json,
         clear=clear,
         payload=gr.Textbox(visible=False),
+        pictures=PicturePanel(*shelf, visual_tokens) if spec.pictures else None,
     )
+
+
+def _first_card(cards: Sequence[Card], spec: TabSpec) -> Card:
+    """The first that can do what the tab is for."""
+    return next((card for card in cards if card.eyes or not spec.pictures), cards[0])
+
+
+def _talk(spec: TabSpec) -> tuple[gr.Chatbot, gr.Button, gr.Textbox, gr.HTML]:
+    """The column with the conversation."""
+    with gr.Column(elem_classes="talk"):
+        chatbot = gr.Chatbot(
+            label=label("transcript"),
+            show_label=False,
+            container=False,
+            elem_classes=["transcript", "columns"] if spec.columns else ["transcript"],
+            elem_id=f"transcript-{spec.id}",
+            height="100%",
+            layout="bubble",
+            buttons=["copy"],
+            editable="user",
+            latex_delimiters=LATEX,
+            allow_tags=False,
+            placeholder=speaker("en")(f"greeting_{spec.id}"),
+            examples=[{"text": example.text} for example in spec.examples],
+        )
+        answer_now = gr.Button(label("answer_now"), visible=False, size="sm", elem_classes="answer-now")
+        composer = gr.Textbox(
+            label=label("composer"),
+            show_label=False,
+            placeholder=label("composer_hint_image" if spec.pictures else "composer_hint"),
+            elem_id=f"composer-{spec.id}",
+            elem_classes="composer",
+            lines=1,
+            max_lines=8,
+            max_length=MAX_MESSAGE,
+            submit_btn=True,
+            stop_btn=False,
+            autofocus=spec.id == "chat",
+        )
+        context = gr.HTML("", elem_classes="context")
+    return chatbot, answer_now, composer, context
 
 
 def _option(spec: TabSpec, option: Option) -> Any:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from backends import boxes
 from backends.types import Answer, Done, Event, Failure, Loading, Queued, Thought
-from ui.markdown import as_typed, as_written, boxed, closed
+from ui.markdown import as_typed, as_words, as_written, boxed, closed
+from ui.pictures import THUMBNAIL_SIDE, Picture, shown
 from ui.transcript import Reply, Stats, Transcript
 
 Say = Callable[..., str]
@@ -72,11 +74,16 @@ def _stats(known: Stats, done: Done) -> Stats:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a tab's transcript is shown. `names`: languages by code where replies stand side by side, else empty."""
+    """How a tab's transcript is shown. `names`: languages by code where replies stand side by side, else empty.
+
+    `earlier` is how many pictures came before the first turn; with `places` set, JSON that names places is not shown.
+    """
 
     say: Say
     names: Mapping[str, str] = field(default_factory=dict)
     lift_boxed: bool = False
+    places: bool = False
+    earlier: int = 0
 
 
 def project(transcript: Transcript, look: Look) -> list[Message]:
@@ -91,7 +98,11 @@ def turn_of_message(transcript: Transcript, index: int, look: Look) -> int:
 
 
 def _rows(transcript: Transcript, look: Look) -> Iterator[tuple[Message, int]]:
+    pictures = look.earlier
     for number, turn in enumerate(transcript.turns):
+        for picture in turn.pictures:
+            pictures += 1
+            yield {"role": "user", "content": _attached(picture, look.say("picture_n", n=pictures))}, number
         yield {"role": "user", "content": as_typed(turn.user)}, number
         if look.names:  # one message, one part a language: the stylesheet puts the parts side by side
             columns = ["\n\n".join(_column(reply, look)) for reply in turn.replies]
@@ -101,6 +112,12 @@ def _rows(transcript: Transcript, look: Look) -> Iterator[tuple[Message, int]]:
             if reply.thoughts:
                 yield _thoughts(reply, look.say), number
             yield {"role": "assistant", "content": _answer(reply, look)}, number
+
+
+def _attached(picture: Picture, name: str) -> str:
+    """A small picture with its label, as a message of its own: the text after it can be edited."""
+    small = f"<img src='{shown(picture.image, THUMBNAIL_SIDE)}' alt=''>" if picture.image else ""
+    return f"<span class='attached'>{small}<small>{html.escape(name)}</small></span>"
 
 
 def _thoughts(reply: Reply, say: Say) -> Message:
@@ -134,8 +151,13 @@ def _column(reply: Reply, look: Look) -> Iterator[str]:
 def _answer(reply: Reply, look: Look) -> list[str]:
     """The parts of one answer: its text, its boxed result, what became of it, and the line of figures."""
     say, parts = look.say, []
-    if reply.answer:
-        parts.append(as_written(reply.answer))
+    text = boxes.read(reply.answer, finished=reply.over).prose if look.places else reply.answer
+    if text:
+        parts.append(as_written(text))
+    if reply.marks:
+        names = dict.fromkeys(mark.label or say("mark_unnamed") for mark in reply.marks)
+        found = say("found_places", n=len(reply.marks), names=", ".join(names))
+        parts.append(f"<span class='places'>{as_words(found)}</span>")
     if look.lift_boxed and reply.over and (result := boxed(reply.answer)):
         parts.append(f"<span class='result'>{html.escape(say('final_answer'))}</span> \\(\\boxed{{{result}}}\\)")
     if not reply.answer and reply.state in ("queued", "loading"):

@@ -76,6 +76,11 @@ class Option:
         return value
 
 
+def example_picture(name: str) -> bytes:
+    """The file of an example's picture."""
+    return (EXAMPLES / "pictures" / name).read_bytes()
+
+
 def _plain(options: Options) -> dict[str, str]:
     return {"": ""}
 
@@ -95,9 +100,10 @@ def _per_language(options: Options) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt that fills the composer, and the tab's options that go with it."""
+    """A prompt that fills the composer, and the tab's options and the picture that go with it."""
 
     text: str
+    picture: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -111,6 +117,7 @@ class TabSpec:
     options: tuple[Option, ...] = ()
     columns: bool = False
     lift_boxed: bool = False
+    pictures: bool = False
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -125,6 +132,10 @@ class TabSpec:
 def _examples() -> dict[str, tuple[Example, ...]]:
     data = tomllib.loads((EXAMPLES / "prompts.toml").read_text("utf-8"))
     return {tab: tuple(Example(**row) for row in rows) for tab, rows in data.items()}
+
+
+def _look(options: Options) -> dict[str, str]:
+    return {"": prompts.LOOKING[str(options["task"])]}
 
 
 TABS = (
@@ -147,6 +158,12 @@ TABS = (
             Option("targets", "languages", ("en", "zh", "ar")),
         ),
         columns=True,
+    ),
+    TabSpec(
+        "image",
+        _look,
+        options=(Option("task", "radio", "answer", ("answer", "describe", "read", "chart", "find")),),
+        pictures=True,
     ),
 )
 

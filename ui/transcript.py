@@ -10,9 +10,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from backends.boxes import Mark
 from backends.catalog import Card
 from backends.errors import InvalidRequest
-from backends.types import Failure, Loading, Message, Queued
+from backends.pictures import fitted
+from backends.types import Failure, Loading, Message, Part, Queued
+from backends.types import Text as Words
+from ui.pictures import MOST_PICTURES, Album, Picture, album, found_again
 
 MAX_TURNS = 2000
 MAX_CHARACTERS = 4_000_000
@@ -47,7 +51,7 @@ class Reply(_Frozen):
     """What came back to one question, in one language where several were asked for.
 
     `progress` is where it stands before the first word and never leaves the server; `cut` marks an answer that
-    reached its longest length.
+    reached its longest length. `marks` are the places that it names, in pixels of the picture as uploaded.
     """
 
     language: Annotated[str, Field(max_length=20)] = ""
@@ -59,6 +63,7 @@ class Reply(_Frozen):
     thinking_s: float | None = None
     thinking_tokens: int = 0
     stats: Stats | None = None
+    marks: Annotated[tuple[Mark, ...], Field(max_length=200)] = ()
     failure: Annotated[Failure | None, Field(exclude=True)] = None
     progress: Annotated[Queued | Loading | None, Field(exclude=True)] = None
 
@@ -69,6 +74,7 @@ class Reply(_Frozen):
 
 class Turn(_Frozen):
     user: Text
+    pictures: Annotated[tuple[Picture, ...], Field(max_length=MOST_PICTURES)] = ()
     replies: tuple[Reply, ...] = ()
 
     @property
@@ -84,9 +90,14 @@ class Turn(_Frozen):
 class Transcript(_Frozen):
     turns: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = ()
 
-    def ask(self, text: str, languages: tuple[str, ...]) -> Transcript:
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        return tuple(picture for turn in self.turns for picture in turn.pictures)
+
+    def ask(self, text: str, languages: tuple[str, ...], pictures: tuple[Picture, ...] = ()) -> Transcript:
         """With one more turn, whose replies are still to come."""
-        turn = Turn(user=text, replies=tuple(Reply(language=language) for language in languages))
+        replies = tuple(Reply(language=language) for language in languages)
+        turn = Turn(user=text, pictures=pictures, replies=replies)
         return Transcript(turns=(*self.turns, turn))
 
     def with_replies(self, replies: tuple[Reply, ...]) -> Transcript:
@@ -97,39 +108,58 @@ class Transcript(_Frozen):
     def before(self, turn: int) -> Transcript:
         return Transcript(turns=self.turns[:turn])
 
-    def messages(self, card: Card, language: str) -> tuple[Message, ...]:
-        """All of it as the model is to read it; thoughts stay only where the card's rule keeps them."""
+    def messages(self, card: Card, language: str, visual_tokens: int = 0) -> tuple[Message, ...]:
+        """All of it as the model is to read it; thoughts stay only where the card's rule keeps them.
+
+        Pictures come in the size at which each costs at most `visual_tokens`.
+        """
         keep = card.thinking.history == "keep"
         messages: list[Message] = []
         for turn in self.turns:
             reply = next((r for r in turn.replies if r.language == language and r.answer), None)
             if reply is None and turn is not self.turns[-1]:
                 continue  # a question that was never answered is not part of the conversation
-            messages.append(Message.of("user", turn.user))
+            seen = [p.image for p in turn.pictures if p.image] if card.eyes else []
+            parts: list[Part] = [fitted(image, card.eyes, visual_tokens) for image in seen if card.eyes]
+            messages.append(Message("user", (*parts, Words(turn.user))))
             if reply is not None:
                 messages.append(Message.of("assistant", reply.answer, reply.thoughts if keep else ""))
         return tuple(messages)
 
 
 class SavedConversation(_Frozen):
-    """A conversation as a file or in the visitor's browser. `settings` is what the panel's controls stood at."""
+    """A conversation as a file or in the visitor's browser. `settings` is what the panel's controls stood at.
+
+    `tray` is what is attached and not sent yet. A file brings its pictures in `album`; in the browser that lies beside.
+    """
 
     format: Literal["qwen-playground-conversation"] = "qwen-playground-conversation"
     version: Literal[1] = 1
     tab: Annotated[str, Field(max_length=40)] = ""
     settings: dict[str, object] = {}
     turns: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = ()
+    tray: Annotated[tuple[Picture, ...], Field(max_length=MOST_PICTURES)] = ()
+    album: dict[str, object] = {}
 
     @property
     def transcript(self) -> Transcript:
         """The turns, with a reply that was cut off by the end of the page marked as stopped."""
         turns = tuple(
             turn.model_copy(
-                update={"replies": tuple(_at_rest(reply) for reply in turn.replies)},
+                update={
+                    "replies": tuple(_at_rest(reply) for reply in turn.replies),
+                    "pictures": tuple(found_again(picture, self.album) for picture in turn.pictures),
+                },
             )
             for turn in self.turns
         )
         return Transcript(turns=turns)
+
+    @property
+    def attached(self) -> tuple[Picture, ...]:
+        """The tray's pictures that are still there."""
+        tray = (found_again(picture, self.album) for picture in self.tray)
+        return tuple(picture for picture in tray if picture.image)
 
 
 def read_conversation(text: str) -> SavedConversation:
@@ -149,6 +179,11 @@ def read_conversation(text: str) -> SavedConversation:
     if not {"format", "version"} <= conversation.model_fields_set:
         raise foreign
     return conversation
+
+
+def album_of(transcript: Transcript, tray: tuple[Picture, ...]) -> Album:
+    """The pictures of a conversation for keeping, the newest first."""
+    return album(reversed((*transcript.pictures, *tray)))
 
 
 def _at_rest(reply: Reply) -> Reply:

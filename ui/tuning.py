@@ -15,6 +15,7 @@ from ui import model_picker
 from ui.choices import MAX_BUDGET, check_sampling
 from ui.controls import changed, mark, source_line
 from ui.desk import Desk, Update, Values, context_line
+from ui.looking import price
 from ui.render import Say
 from ui.texts import say_for
 from ui.transcript import SavedConversation
@@ -32,13 +33,20 @@ class Tuning:
         engine = self.desk.engine(values)
         card = self.desk.card(engine, values[self.panel.model])
         kept = changed(self.desk.sampling(values), values[self.panel.official])
-        update = self._controls(engine, card, bool(values[self.panel.thinking]), kept, say_for(request))
+        say, pictures = say_for(request), self.panel.pictures
+        update = self._controls(engine, card, bool(values[self.panel.thinking]), kept, say)
+        if pictures:
+            default, wanted = engine.models.visual_tokens(card), values[pictures.visual_tokens]
+            update[pictures.visual_tokens] = price(card, wanted, default, values[pictures.tray], say)
         return update | {self.panel.saved: self.desk.save(values)}
 
     def model_changed(self, values: Values, request: gr.Request) -> Update:
-        """As `changed`; the thinking switch follows the new model's own default."""
+        """As `changed`; the thinking switch and the visual tokens follow the new model's own defaults."""
         card = self.desk.card(self.desk.engine(values), values[self.panel.model])
-        return self.changed(values | {self.panel.thinking: card.thinking.default}, request)
+        own: Values = {self.panel.thinking: card.thinking.default}
+        if self.panel.pictures:
+            own[self.panel.pictures.visual_tokens] = None
+        return self.changed(values | own, request)
 
     def engine_changed(self, values: Values, request: gr.Request) -> Update:
         """Keeps the model where the new engine can run it, else takes this machine's choice there."""
@@ -53,14 +61,19 @@ class Tuning:
     def reset(self, values: Values, request: gr.Request) -> Update:
         return self.changed(values | dict.fromkeys(self.panel.sampling.values()), request)
 
-    def restore(self, saved: object, request: gr.Request) -> Update:
-        """The tab as the visitor left it, from their browser; whatever cannot be read is left at its default."""
+    def restore(self, saved: object, album: object, request: gr.Request) -> Update:
+        """The tab as the visitor left it, from their browser; whatever cannot be read is left at its default.
+
+        `album` has its pictures, on a tab that has any.
+        """
         desk, panel, say = self.desk, self.panel, say_for(request)
         try:
             conversation = SavedConversation.model_validate(saved or {})
         except ValueError:
             log.info("a saved conversation of the tab %s could not be read", desk.spec.id)
             conversation = SavedConversation()
+        if isinstance(album, dict):
+            conversation = conversation.model_copy(update={"album": album})
         settings, transcript = conversation.settings, conversation.transcript
         name = desk.engine_name(settings.get("engine"))
         engine = desk.engines[name]
@@ -79,6 +92,7 @@ class Tuning:
                 say,
             ),
             **self._options(settings.get("options")),
+            **self._pictures(engine, card, settings.get("visual_tokens"), conversation, say),
             panel.engine: name,
             panel.model: self._picker(engine, ranked, model, say),
             panel.transcript: transcript,
@@ -91,6 +105,20 @@ class Tuning:
             panel.budget: budget if isinstance(budget, int) and 0 <= budget <= MAX_BUDGET else 0,
         }
 
+    def _pictures(
+        self, engine: Engine, card: Card, wanted: object, conversation: SavedConversation, say: Say
+    ) -> Update:
+        """Stage, tray and slider of a tab with pictures."""
+        if (pictures := self.panel.pictures) is None:
+            return {}
+        tray = conversation.attached
+        shown = self.desk.show_pictures(conversation.transcript, tray, say)
+        return {
+            pictures.stage: shown[pictures.stage],
+            pictures.tray: tray,
+            pictures.visual_tokens: price(card, wanted, engine.models.visual_tokens(card), tray, say),
+        }
+
     def _picker(self, engine: Engine, ranked: list[Ranked], model: str, say: Say) -> Any:
         return gr.update(choices=model_picker.choices(ranked, self.desk.own_choice(engine), say), value=model)
 
@@ -98,7 +126,7 @@ class Tuning:
         """What follows from engine, model and mode. `kept`: the sampling values that the visitor changed."""
         panel, rule = self.panel, card.thinking
         thinks = card.thinks(thinking)
-        official = card.official(self.desk.spec.id, thinks)
+        official = card.official(self.desk.spec.id, thinks, images=self.desk.spec.pictures)
         values = official.values.model_dump()
         update: Update = {
             panel.official: values,
@@ -107,6 +135,8 @@ class Tuning:
             panel.thinking: gr.update(value=thinks, interactive=rule.kind != "always"),
             panel.thinking_kind: say(f"thinking_kind_{rule.kind}"),
         }
+        if panel.pictures:
+            update[panel.pictures.notice] = card.note if card.demo else ""
         capabilities = engine.models.capabilities
         for name, control in panel.sampling.items():
             value = kept.get(name, values[name])

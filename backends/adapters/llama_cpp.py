@@ -37,6 +37,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BATCH = 64
 LOAD_SECONDS = 600  # a large model on a slow disk
 SILENCE_SECONDS = 120  # longest pause between two signs of life of a running request
+# The same for a model with eyes: while it looks at one picture, the server tells nobody anything.
+LOOKING_SECONDS = 900
 
 
 class Files(Protocol):
@@ -69,13 +71,13 @@ class LlamaCpp:
             raise EngineError(f"{card.name} has no file for the llama.cpp engine.", "Choose another model.")
         model = yield from self._files.fetch(artefact, self._closed)
         projector = None
-        if (extra := card.artefact(self.engine, "projector")) is not None:
+        if (extra := self._projector(card)) is not None:
             projector = yield from self._files.fetch(extra, self._closed)
         yield Loading("loading", 0.0)
         yield from self._start(card, model, projector)
 
     def stream(self, request: GenerationRequest, cancel: Cancel) -> Iterator[Loading | Thought | Answer | Done]:
-        if any(message.images for message in request.messages):
+        if self._projector(request.card) is None and any(message.images for message in request.messages):
             raise UnsupportedModality(f"{request.card.name} reads text only on this engine.")
         yield from self._ready().stream(request, cancel)
 
@@ -109,6 +111,10 @@ class LlamaCpp:
         if (process := self._process) is not None:
             _end(process)
 
+    def _projector(self, card: Card) -> Artefact | None:
+        """The file with the model's eyes, where it has any on this engine."""
+        return card.artefact(self.engine, "projector") if card.eyes else None
+
     def _ready(self) -> Wire:
         if not self.alive or self._wire is None:
             raise EngineDied("The engine is not running.")
@@ -117,6 +123,7 @@ class LlamaCpp:
     def _start(self, card: Card, model: Path, projector: Path | None) -> Iterator[Loading]:
         key = secrets.token_urlsafe(24)
         config = {"model": str(model), "projector": str(projector or ""), "key": key, "context": self._context}
+        config["visual_tokens"] = card.eyes.most if card.eyes else 0
         process = subprocess.Popen(
             [sys.executable, "-m", "backends.adapters.llama_cpp_child"],
             cwd=ROOT,
@@ -136,7 +143,7 @@ class LlamaCpp:
         address: list[str] = []
         reader = threading.Thread(target=lambda: address.append(_first_line(process)), daemon=True)
         reader.start()
-        grown, started = self._grown_bytes(card, model), time.monotonic()
+        grown, started = self._grown_bytes(card, model, projector), time.monotonic()
         while reader.is_alive():
             reader.join(0.1)
             if self._closed.is_set() or time.monotonic() - started > LOAD_SECONDS:
@@ -149,16 +156,17 @@ class LlamaCpp:
         self._client = httpx.Client(
             base_url=json.loads(address[0])["address"],
             headers={"Authorization": f"Bearer {key}"},
-            timeout=httpx.Timeout(10, read=SILENCE_SECONDS),
+            timeout=httpx.Timeout(10, read=LOOKING_SECONDS if projector else SILENCE_SECONDS),
             # The server closes a connection after a streamed answer: one that is kept fails the next request.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=False,  # loopback: a proxy in the environment must not see it
         )
         self._wire = Wire(self._client, LLAMA_SERVER, card.id)
 
-    def _grown_bytes(self, card: Card, model: Path) -> float:
+    def _grown_bytes(self, card: Card, model: Path, projector: Path | None) -> float:
         """About what the child holds once loaded: the weights, a share of them repacked for the CPU, the KV cache."""
-        return 1.4 * model.stat().st_size + self._context * self._settings["slots"] * card.kv_bytes_per_token + 2e8
+        weights = 1.4 * model.stat().st_size + (projector.stat().st_size if projector else 0)
+        return weights + self._context * self._settings["slots"] * card.kv_bytes_per_token + 2e8
 
     def _listen(self, stderr: IO[str]) -> None:
         with stderr:

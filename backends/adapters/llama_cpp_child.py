@@ -41,6 +41,8 @@ def _serve(config: dict[str, Any]) -> Any:
     params.model.path = config["model"]
     if config["projector"]:
         params.mmproj.path = config["projector"]
+        # Pictures come in the size in which the model is to see them: the server's own bounds must not change it.
+        params.image_min_tokens, params.image_max_tokens = 1, config["visual_tokens"]
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.api_keys = [config["key"]]

@@ -12,11 +12,11 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import httpx
 
+from backends.adapters.openai_messages import Show, as_counted, as_sent, more_tokens, wire_messages
 from backends.cancel import Cancel
 from backends.errors import EngineDied, EngineError, EngineTimeout, InvalidRequest, PromptTooLong
 from backends.special_tokens import defuse
@@ -27,9 +27,7 @@ from backends.types import (
     Done,
     GenerationRequest,
     Loading,
-    Message,
     Reason,
-    Text,
     Thought,
     TokenLogprob,
     Usage,
@@ -41,7 +39,7 @@ class Dialect:
     """How one kind of server spells things.
 
     `sampling`: Sampling field -> the server's name. `thinking_switch`: path of the template's switch.
-    `thought_fields`: where thoughts may arrive. `extra`: constant fields of every request.
+    `thought_fields`: where thoughts may arrive. `extra`: constant fields of every request. `modalities`: what it reads.
     """
 
     name: str
@@ -49,9 +47,10 @@ class Dialect:
     thinking_switch: tuple[str, ...] = ("chat_template_kwargs", "enable_thinking")
     thought_fields: tuple[str, ...] = ("reasoning_content", "reasoning")
     extra: Mapping[str, Any] = field(default_factory=dict)
+    modalities: frozenset[str] = frozenset({"text"})
 
     def capabilities(self, parallel: int) -> Capabilities:
-        return Capabilities(engine=self.name, sampling=self.sampling, logprobs=True, parallel=parallel)
+        return Capabilities(self.name, self.sampling, self.modalities, logprobs=True, parallel=parallel)
 
 
 LLAMA_SERVER = Dialect(
@@ -68,6 +67,7 @@ LLAMA_SERVER = Dialect(
     },
     # return_progress is what lets the server notice, between two batches of a prompt, that nobody listens any more.
     extra={"cache_prompt": True, "timings_per_token": True, "return_progress": True, "reasoning_format": "deepseek"},
+    modalities=frozenset({"text", "image"}),
 )
 
 
@@ -122,11 +122,11 @@ class Wire:
     def count_tokens(self, request: GenerationRequest) -> int:
         """Tokens of the rendered prompt, by the server's own template and tokenizer (llama-server's endpoints)."""
         try:
-            rendered = self._post("/apply-template", self._prompt(request))["prompt"]
+            rendered = self._post("/apply-template", self._prompt(request, as_counted))["prompt"]
             tokens = self._post("/tokenize", {"content": rendered, "add_special": True, "parse_special": True})
         except httpx.HTTPError as exc:
             raise EngineDied("The engine broke off while it counted the tokens of the message.") from exc
-        return len(tokens["tokens"])
+        return len(tokens["tokens"]) + more_tokens(request)
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         response = self._client.post(path, json=body)
@@ -135,9 +135,9 @@ class Wire:
         result: dict[str, Any] = response.json()
         return result
 
-    def _prompt(self, request: GenerationRequest) -> dict[str, Any]:
+    def _prompt(self, request: GenerationRequest, show: Show = as_sent) -> dict[str, Any]:
         """The messages, the thinking switch and, where the answer has begun, how it is to be continued."""
-        body: dict[str, Any] = {"messages": [_message(message) for message in request.messages]}
+        body: dict[str, Any] = {"messages": wire_messages(request.messages, show)}
         kind = request.card.thinking.kind
         if kind == "switch":
             target = body
@@ -222,13 +222,6 @@ class _AnswerReader:
             self._predicted = timings.get("predicted_n", self._predicted)
             self._cached = timings.get("cache_n", self._cached)
             self._prompt = self._cached + timings.get("prompt_n", 0)
-
-
-def _message(message: Message) -> dict[str, str]:
-    runs = groupby((part for part in message.parts if isinstance(part, Text)), key=lambda text: text.ours)
-    texts = ((ours, "".join(part.text for part in run)) for ours, run in runs)
-    wire = {"role": message.role, "content": "".join(text if ours else defuse(text) for ours, text in texts)}
-    return wire | {"reasoning_content": defuse(message.thoughts)} if message.thoughts else wire
 
 
 def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.cancel import Cancel
 from backends.catalog import Artefact, Card, Repository
-from backends.types import Loading
+from backends.types import Image, Loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
 MARKERS = ("<|video_pad|>", "<think>", "</think>")
 CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% set seen = namespace(pictures=0) %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}"
-    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
+    "{% if part.type == 'image' %}{% set seen.pictures = seen.pictures + 1 %}"
+    "{% if add_vision_id %}Picture {{ seen.pictures }}: {% endif %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
@@ -49,6 +52,11 @@ EYES = {
 }
 
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+EYESIGHT = {"side": 32, "fewest": 1, "default": 64, "most": 1280, "boxes": "thousandths"}
+GGUF = {"model": "tiny-f16.gguf", "projector": "mmproj-tiny-f16.gguf"}
+
+
 class Folder:
     """A `Files` that has one folder, whatever is asked for."""
 
@@ -67,6 +75,14 @@ class Folder:
         return True
 
 
+class Converted(Folder):
+    """The same with the two files that `examples.tiny.to_gguf` makes in it."""
+
+    def fetch(self, artefact: Artefact, cancel: Cancel) -> Generator[Loading, None, Path]:
+        yield from ()
+        return self._folder / artefact.file
+
+
 def card(*modalities: str) -> Card:
     rows: list[dict[str, Any]] = [{"values": {}, "thinking": mode, "source": "tests"} for mode in (True, False)]
     return Card.model_validate(
@@ -76,11 +92,16 @@ def card(*modalities: str) -> Card:
             "family": "Random",
             "parameters": 0.001,
             "modalities": {"text", *modalities},
+            "eyes": EYESIGHT if "image" in modalities else None,
             "context": 4096,
             "licence": "Apache-2.0",
             "thinking": {"kind": "switch"},
             "kv_bytes_per_token": 512,
             "sampling": rows,
+            "artefacts": [
+                {"engine": "llama_cpp", "role": role, "file": name, "bytes": 1, "hub": "tests/random"}
+                for role, name in GGUF.items()
+            ],
             "repositories": [{"engine": "transformers", "hub": "tests/random"}],
         }
     )
@@ -141,6 +162,52 @@ def hybrid_vision_model(folder: Path) -> Path:
     return _saved(folder, Qwen3_5ForConditionalGeneration(config), _processor(words))
 
 
+def seeing_model(folder: Path) -> Path:
+    """The tiny model's own shape and size, for both engines: as transformers saves it, and as two GGUF files.
+
+    What it says is likely enough that a small difference of the engines does not change it, and always whole letters.
+    """
+    import torch
+
+    from examples.tiny import anatomy, to_gguf
+
+    torch.manual_seed(0)
+    words = anatomy.make_tokenizer(f"{a} {b}{c}ing" for a in LETTERS for b in LETTERS for c in LETTERS)
+    model = anatomy.make_model(words)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1:
+                weight.add_(torch.randn_like(weight) * 0.2)
+            elif "pos_embed" in name:
+                torch.nn.init.normal_(weight, std=0.5)
+            elif "embed_tokens" in name:
+                weight.mul_(4)
+                for token in range(len(words)):
+                    if token in words.added_tokens_decoder or "\ufffd" in words.decode([token]):
+                        weight[token] *= 0.1
+            elif "patch_embed" not in name:
+                weight.mul_(1.3)
+    processor = anatomy.make_processor(words)
+    processor.chat_template = words.chat_template = CHATML
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    to_gguf.convert(folder)
+    return folder
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image:
+    """Coloured clouds, unlike those of any other `seed`. Sizes in pixels."""
+    import random
+
+    from PIL import Image as Pillow
+
+    size = (max(1, width // 16), max(1, height // 16))
+    noise = random.Random(seed).randbytes(3 * size[0] * size[1])
+    file = io.BytesIO()
+    Pillow.frombytes("RGB", size, noise).resize((width, height)).save(file, "PNG")
+    return Image(file.getvalue(), width, height)
+
+
 def _reads(words: PreTrainedTokenizerFast) -> dict[str, Any]:
     """A language model's sizes, with positions in time, height and width."""
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
@@ -178,13 +245,11 @@ def _saved(folder: Path, model: Any, words: Any) -> Path:
 
 def numbered_pictures() -> Iterator[bytes]:
     """PNG files, each unlike the others."""
-    import io
-
-    from PIL import Image
+    from PIL import Image as Pillow
 
     for shade in range(0, 250, 25):
         drawn = io.BytesIO()
-        Image.linear_gradient("L").resize((96, 64)).point(lambda v, s=shade: (v + s) % 256).convert("RGB").save(
+        Pillow.linear_gradient("L").resize((96, 64)).point(lambda v, s=shade: (v + s) % 256).convert("RGB").save(
             drawn, "PNG"
         )
         yield drawn.getvalue()

@@ -245,9 +245,8 @@ def test_streams_at_the_same_time_do_not_mix(adapter: Adapter) -> None:
 # --- refusals ------------------------------------------------------------------------------------
 
 
-def test_a_picture_is_refused_before_anything_loads(adapter: Adapter) -> None:
-    if "image" in adapter.backend.capabilities.modalities:
-        pytest.skip("reads pictures")
+def test_a_picture_for_a_text_model_is_refused_before_anything_loads(adapter: Adapter) -> None:
+    assert "image" not in adapter.card.modalities
     picture = Message("user", (Text("What is this?"), Image(png=b"", width=1, height=1)))
     with closing(adapter.fresh()) as unloaded:
         with pytest.raises(UnsupportedModality):

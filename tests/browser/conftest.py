@@ -6,10 +6,11 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser.steps import served
+from tests.browser.steps import COUNT_ANSWERS, served
 
+PATIENCE_MS = 30_000
 MODEL = "qwen2.5-coder-0.5b-instruct"
 CHROMIUM_FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -45,7 +46,9 @@ def page(browser: Browser, playground: str) -> Iterator[Page]:
     """A fresh visitor; whatever goes wrong in the page's own scripts fails the test."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-US")
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
+    page.add_init_script(COUNT_ANSWERS)
     errors: list[str] = []
     requested: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))

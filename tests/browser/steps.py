@@ -14,6 +14,15 @@ from playwright.sync_api import Locator, Page, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSWER_MS = 120_000
+# An answer may be over before anyone looks: the page itself counts how often a composer has shown its Stop button.
+COUNT_ANSWERS = """
+  window.begun = {};
+  new MutationObserver(() => document.querySelectorAll("[id^=composer-]").forEach((composer) => {
+    const writes = composer.querySelector(".stop-button") !== null;
+    if (writes && !composer.begun) window.begun[composer.id] = (window.begun[composer.id] || 0) + 1;
+    composer.begun = writes;
+  })).observe(document, { childList: true, subtree: true });
+"""
 
 
 @contextmanager
@@ -71,6 +80,15 @@ def send(page: Page, tab: str, text: str) -> None:
     box = page.locator(f"#composer-{tab} textarea")
     box.fill(text)
     box.press("Enter")
+
+
+@contextmanager
+def asking(page: Page, tab: str) -> Iterator[None]:
+    """Waits, after what is done in its block, until the answer that it asks for has begun."""
+    count = f"(window.begun['composer-{tab}'] || 0)"
+    before = page.evaluate(count)
+    yield
+    page.wait_for_function(f"{count} > {before}")
 
 
 def answered(page: Page, tab: str) -> Locator:

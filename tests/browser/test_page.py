@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.steps import ANSWER_MS, answered, keep_short, open_section, open_tab, send, set_number
+from tests.browser.steps import ANSWER_MS, answered, asking, keep_short, open_section, open_tab, send, set_number
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
@@ -57,20 +57,32 @@ def test_stop_keeps_what_was_written_and_frees_the_composer(page: Page) -> None:
     expect(last).to_contain_text("Three", ignore_case=True)
 
 
+def test_the_tiny_demo_says_what_it_is_and_answers_about_a_picture(page: Page) -> None:
+    """The host has chosen a model that reads text only; the tab for pictures takes one that sees all the same."""
+    screen = open_tab(page, "image")
+    expect(screen.locator(".notice")).to_contain_text("trained by this project from scratch on drawn pictures")
+    page.locator("#transcript-image .example").first.click()
+    screen.get_by_text("goes with the next message").wait_for()
+    page.locator("#composer-image textarea").press("Enter")
+    last = answered(page, "image")
+    expect(last).to_contain_text("Tiny demo model")
+    expect(last).not_to_contain_text("bbox_2d")
+
+
 def test_retry_edit_undo_and_clear(page: Page) -> None:
     keep_short(page.locator("#tab-chat"))
     send(page, "chat", "Reply with the word apple only.")
     answered(page, "chat")
-    page.get_by_role("button", name="Retry").click()
-    page.locator("#composer-chat .stop-button").wait_for()
+    with asking(page, "chat"):
+        page.get_by_role("button", name="Retry").click()
     answered(page, "chat")
     expect(page.locator("#transcript-chat .user-row")).to_have_count(1)
 
     page.locator("#transcript-chat").get_by_role("button", name="Edit").first.click()
     editor = page.locator("#transcript-chat .user-row textarea")
     editor.fill("Reply with the word <b>banana</b> only.")
-    page.locator("#transcript-chat").get_by_role("button", name="Submit").click()
-    page.locator("#composer-chat .stop-button").wait_for()
+    with asking(page, "chat"):
+        page.locator("#transcript-chat").get_by_role("button", name="Submit").click()
     answered(page, "chat")
     expect(page.locator("#transcript-chat .user-row")).to_contain_text("<\u2060b>banana<\u2060/b>")
 
@@ -78,7 +90,8 @@ def test_retry_edit_undo_and_clear(page: Page) -> None:
     expect(page.locator("#composer-chat textarea")).to_have_value("Reply with the word <b>banana</b> only.")
     expect(page.locator("#transcript-chat .user-row")).to_have_count(0)
 
-    page.locator("#composer-chat textarea").press("Enter")
+    with asking(page, "chat"):
+        page.locator("#composer-chat textarea").press("Enter")
     answered(page, "chat")
     page.locator("#transcript-chat").get_by_role("button", name="Clear").click()
     expect(page.locator("#transcript-chat .user-row")).to_have_count(0)

@@ -1,4 +1,4 @@
-"""The page on two scripted engines, each of which says its own name: `python -m tests.browser.two_engines`."""
+"""The page on two scripted engines that see, each of which says its own name: `python -m tests.browser.two_engines`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,32 @@ from backends.adapters.scripted import Script, Scripted
 from backends.catalog import Catalog
 from backends.engine import Engine
 from backends.models import House, Models
-from backends.types import Sampling
+from backends.types import GenerationRequest, Sampling
 from ui.page import build, launch_options
 
 
 def engine(name: str, honoured: tuple[str, ...], house: House) -> Engine:
-    """Answers with its name and the number of messages that it was given."""
-    capabilities = replace(Scripted().capabilities, engine=name, sampling={field: field for field in honoured})
+    """Answers with its name and the number of messages that it was given; to 'Go on and on.' for a minute, and where
+    something is, with Qwen3-VL's JSON."""
+    modalities = frozenset({"text", "image"})
+    sampling = {field: field for field in honoured}
+    capabilities = replace(Scripted().capabilities, engine=name, sampling=sampling, modalities=modalities)
+
+    def script(asked: GenerationRequest) -> Script:
+        question = asked.messages[-1].text
+        if question == "Go on and on.":
+            return Script(answer=("word ",) * 3000, interval_s=0.02)
+        if question.startswith("Where is"):
+            return Script(
+                answer=('```json\n[{"bbox_2d": [234, ', '613, 562, 896], "label": "green ', 'triangle"}]\n```')
+            )
+        return Script(answer=(f"{name} read ", str(len(asked.messages))))
+
     models = Models(
         Catalog.read(),
         "llama_cpp",
         capabilities,
-        lambda card, fit: Scripted(lambda asked: Script(answer=(f"{name} read ", str(len(asked.messages))))),
+        lambda card, fit: Scripted(script, modalities=modalities),
         lambda artefact: True,
         house=house,
     )

@@ -1,0 +1,78 @@
+"""A conversation as OpenAI's chat completions spell it: text, and pictures as data URIs.
+
+Knows nothing of servers. A picture is sent only as the bytes that the playground's own decoder made: nothing that came
+in from outside can name an address for an engine to open.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, groupby
+from typing import Any
+
+from backends.special_tokens import defuse
+from backends.types import GenerationRequest, Image, Message, Text
+
+Wire = dict[str, Any]
+Show = Callable[[Image], Wire]
+
+
+def as_sent(picture: Image) -> Wire:
+    data = base64.b64encode(picture.png).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+
+def as_counted(picture: Image) -> Wire:
+    """In place of a picture, what stands in the prompt around it and one token for all of what it shows."""
+    return _text("<|vision_start|><|image_pad|><|vision_end|>")
+
+
+def more_tokens(request: GenerationRequest) -> int:
+    """What the pictures cost above the one token that `as_counted` gives to each, in the size in which they are."""
+    if (eyes := request.card.eyes) is None:
+        return 0
+    pictures = (picture for message in request.messages for picture in message.images)
+    return sum(picture.width * picture.height // eyes.side**2 - 1 for picture in pictures)
+
+
+def wire_messages(messages: tuple[Message, ...], show: Show = as_sent) -> list[Wire]:
+    """Typed control tokens become plain text. Several pictures are numbered, in the words of Qwen's own templates,
+    which llama-server keeps from doing it: they see a picture as text."""
+    several = sum(len(message.images) for message in messages) > 1
+    labels = (f"Picture {number}: " if several else "" for number in count(1))
+    return [_message(message, labels, show) for message in messages]
+
+
+def _message(message: Message, labels: Iterator[str], show: Show) -> Wire:
+    content: str | list[Wire] = _words(message.parts)
+    if message.images:
+        content = list(_parts(message, labels, show))
+    wire: Wire = {"role": message.role, "content": content}
+    return wire | {"reasoning_content": defuse(message.thoughts)} if message.thoughts else wire
+
+
+def _parts(message: Message, labels: Iterator[str], show: Show) -> Iterator[Wire]:
+    """Text and pictures in their order, with all the text between two pictures in one part."""
+    words: list[Text] = []
+    for part in message.parts:
+        if isinstance(part, Text):
+            words.append(part)
+            continue
+        if text := _words([*words, Text(next(labels), ours=True)]):
+            yield _text(text)
+        words = []
+        yield show(part)
+    if text := _words(words):
+        yield _text(text)
+
+
+def _words(parts: Iterable[Text | Image]) -> str:
+    """Pieces are joined before they are made harmless: a control token may lie across two."""
+    runs = groupby((part for part in parts if isinstance(part, Text)), key=lambda text: text.ours)
+    texts = ((ours, "".join(part.text for part in run)) for ours, run in runs)
+    return "".join(text if ours else defuse(text) for ours, text in texts)
+
+
+def _text(text: str) -> Wire:
+    return {"type": "text", "text": text}

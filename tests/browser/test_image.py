@@ -1,0 +1,132 @@
+"""The image tab in a real browser: pictures in, boxes on them. What is found comes from a script, so that a test of the
+drawing does not depend on what a model knows; the tiny demo model answers in test_page.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.steps import ROOT, answered, asking, open_tab, send, served
+
+pytestmark = pytest.mark.browser
+
+SHAPES = ROOT / "examples" / "pictures" / "shapes.png"
+TRIANGLE = (120, 314, 288, 459)  # where the green triangle lies, x0, y0, x1, y1, on 512 x 512 pixels
+
+
+@pytest.fixture(scope="module")
+def playground() -> Iterator[str]:
+    with served("-m", "tests.browser.two_engines", env={}) as address:
+        yield address
+
+
+@pytest.fixture
+def screen(page: Page) -> Locator:
+    return open_tab(page, "image")
+
+
+def attach(screen: Locator, *files: Path) -> None:
+    screen.locator("input[type=file]").set_input_files(list(files))
+
+
+def ask_for_the_triangle(page: Page, screen: Locator) -> Locator:
+    """Attaches the picture, asks, and returns the one mark on it."""
+    attach(screen, SHAPES)
+    screen.get_by_text("goes with the next message").wait_for()
+    send(page, "image", "Where is the green triangle?")
+    answered(page, "image")
+    mark = screen.locator(".stage .mark")
+    expect(mark).to_have_count(1)
+    return mark
+
+
+def test_a_question_is_answered_with_a_box_on_the_picture(page: Page, screen: Locator) -> None:
+    mark = ask_for_the_triangle(page, screen)
+    expect(page.locator("#transcript-image .bot-row").last).not_to_contain_text("bbox_2d")
+    mark.hover()
+    expect(mark.locator("span")).to_have_css("opacity", "1")
+    expect(mark.locator("span")).to_have_text("green triangle")
+    shown, box = screen.locator(".stage .canvas img").bounding_box(), mark.bounding_box()
+    assert shown is not None
+    assert box is not None
+    found = [
+        (box["x"] - shown["x"]) / shown["width"],
+        (box["y"] - shown["y"]) / shown["height"],
+        (box["x"] + box["width"] - shown["x"]) / shown["width"],
+        (box["y"] + box["height"] - shown["y"]) / shown["height"],
+    ]
+    for edge, true in zip(found, TRIANGLE, strict=True):
+        assert edge == pytest.approx(true / 512, abs=0.01)
+
+
+def test_a_click_on_what_was_found_looks_closer(page: Page, screen: Locator) -> None:
+    mark = ask_for_the_triangle(page, screen)
+    with asking(page, "image"):
+        mark.click()
+    answered(page, "image")
+    expect(page.locator("#transcript-image .attached")).to_have_count(2)
+    expect(screen.locator(".stage nav button")).to_have_count(2)
+    screen.locator(".stage nav button").first.click()
+    expect(screen.locator(".stage figure:visible")).to_contain_text("Picture 1")
+
+
+def test_the_boxes_can_be_copied_as_json(page: Page, screen: Locator) -> None:
+    ask_for_the_triangle(page, screen)
+    (box,) = json.loads(screen.locator("[data-copy]").get_attribute("data-copy") or "")
+    assert box["label"] == "green triangle"
+    assert set(box) == {"label", "x0", "y0", "x1", "y1"}
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    screen.get_by_role("button", name="Copy boxes as JSON").click()
+    page.wait_for_function("document.querySelector('.stage [data-copied]') !== null")
+    assert json.loads(page.evaluate("navigator.clipboard.readText()")) == [box]
+
+
+def test_pictures_and_boxes_survive_a_reload(page: Page, screen: Locator) -> None:
+    ask_for_the_triangle(page, screen)
+    page.reload()
+    screen = open_tab(page, "image")
+    expect(screen.locator(".stage .mark")).to_have_count(1)
+    expect(page.locator("#transcript-image .attached img")).to_have_count(1)
+    send(page, "image", "How many messages?")
+    expect(answered(page, "image")).to_contain_text("first engine read 3")
+
+
+def test_a_picture_can_be_pasted_dropped_and_removed(page: Page, screen: Locator) -> None:
+    bag = page.evaluate_handle(
+        """async () => {
+            const canvas = Object.assign(document.createElement("canvas"), { width: 80, height: 60 });
+            canvas.getContext("2d").fillRect(10, 10, 30, 30);
+            const blob = await new Promise((resolve) => canvas.toBlob(resolve));
+            const bag = new DataTransfer();
+            bag.items.add(new File([blob], "pasted.png", { type: "image/png" }));
+            return bag;
+        }"""
+    )
+    page.evaluate("(bag) => dispatchEvent(new ClipboardEvent('paste', { clipboardData: bag, cancelable: true }))", bag)
+    expect(screen.locator(".stage figure")).to_have_count(1)
+    expect(screen.locator(".stage")).to_contain_text("80 × 60")
+    screen.get_by_role("button", name="Remove").click()
+    expect(screen.locator(".stage figure")).to_have_count(0)
+    page.evaluate("(bag) => dispatchEvent(new DragEvent('drop', { dataTransfer: bag, cancelable: true }))", bag)
+    expect(screen.locator(".stage figure")).to_have_count(1)
+
+
+def test_what_is_no_picture_is_said_and_the_others_stay(page: Page, screen: Locator, tmp_path: Path) -> None:
+    fake = tmp_path / "notes.png"
+    fake.write_text("<html>not a picture</html>")
+    attach(screen, fake, SHAPES)
+    page.locator(".toast-body", has_text="is not a picture").wait_for()
+    expect(screen.locator(".stage figure")).to_have_count(1)
+
+
+def test_an_example_brings_its_picture_and_a_picture_alone_is_a_question(page: Page, screen: Locator) -> None:
+    page.locator("#transcript-image .example").first.click()
+    expect(screen.locator(".stage figure")).to_have_count(1)
+    page.locator("#composer-image textarea").fill("")
+    page.locator("#composer-image textarea").press("Enter")
+    answered(page, "image")
+    expect(page.locator("#transcript-image .user-row").last).to_contain_text("What is in the picture?")

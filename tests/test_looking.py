@@ -1,0 +1,465 @@
+"""The image tab's handlers without a browser: attach, remove, look closer, undo, and what a picture costs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from desks import VISITOR, panel_of
+from desks import standing as standing_at
+from drawn import bomb, drawn, picture, seeing, without_bytes
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from backends.adapters.scripted import Script, Scripted, tokens
+from backends.boxes import Mark
+from backends.catalog import Card, Catalog
+from backends.engine import Engine
+from backends.eyes import Eyes
+from backends.hardware import looking_bytes
+from backends.machine import GIB, Machine
+from backends.models import House, Models
+from backends.pictures import decode
+from backends.types import GenerationRequest
+from ui import looking as module
+from ui.asking import Asking
+from ui.desk import Desk, Update, Values
+from ui.keeping import Keeping
+from ui.looking import Looking, price
+from ui.pictures import MOST_PICTURES, Picture
+from ui.sessions import Sessions
+from ui.tabs import example_picture
+from ui.texts import speaker
+from ui.transcript import Reply, Transcript, Turn
+from ui.tuning import Tuning
+
+SAY = speaker("en")
+RED, GREEN, BLUE = (picture(64, 48, colour) for colour in ("red", "green", "blue"))
+FOUND = '[{"bbox_2d": [250, 250, 750, 750], "label": "a cat"}]'
+
+
+class Tab:
+    """The image tab of a machine with two scripted models: 'text' reads only that, 'seer' sees. What was said to the
+    visitor in passing is in `warnings`, what the engine was sent in `requests`."""
+
+    def __init__(self, card: Card, uploads: Path) -> None:
+        sees = frozenset({"text", "image"})
+        text, seer = (one.model_copy(update={"id": one.name, "name": one.name}) for one in (
+            card.model_copy(update={"name": "text"}), seeing(card, name="seer"),
+        ))  # fmt: skip
+        self.warnings: list[str] = []
+        self.requests: list[GenerationRequest] = []
+        models = Models(
+            Catalog((text, seer)), "scripted", Scripted(modalities=sees).capabilities,
+            lambda card, fit: Scripted(self._script, parallel=fit.slots, context=fit.context, modalities=sees),
+            lambda artefact: True, house=House(lambda: Machine(2, 2, 16 * GIB, 16 * GIB)),
+        )  # fmt: skip
+        self.engine = Engine(models)
+        engines = {"one": self.engine}
+        self.uploads = uploads
+        self.desk = Desk(panel_of(engines, "image"), engines, Sessions())
+        self.panel = self.desk.panel
+        assert self.panel.pictures is not None
+        self.pictures = self.panel.pictures
+        self.asking, self.keeping, self.tuning = Asking(self.desk), Keeping(self.desk), Tuning(self.desk)
+        self.looking = Looking(self.desk, self.asking)
+
+    def _script(self, request: GenerationRequest) -> Script:
+        self.requests.append(request)
+        if "fail" in request.messages[-1].text:
+            return Script(answer=("so ",), fail_after=0)
+        return Script(answer=tokens(FOUND))
+
+    def standing(self, tray: tuple[Picture, ...] = (), **changed: Any) -> Values:
+        """A fresh page with this tray; `visual_tokens` and `task` by their own names."""
+        own: Values = {self.pictures.tray: tray}
+        if "visual_tokens" in changed:
+            own[self.pictures.visual_tokens] = changed.pop("visual_tokens")
+        if "task" in changed:
+            own[self.panel.options["task"]] = changed.pop("task")
+        return standing_at(self.panel, **changed) | own
+
+    def upload(self, *contents: bytes) -> list[str]:
+        """Files as gradio's upload leaves them."""
+        for n, content in enumerate(contents):
+            (self.uploads / f"{n}.png").write_bytes(content)
+        return [str(self.uploads / f"{n}.png") for n in range(len(contents))]
+
+    def attach(self, values: Values, files: Any) -> Update:
+        return self.looking.attach(values | {self.pictures.upload: files}, VISITOR)
+
+    def click(self, values: Values, payload: Any) -> list[Update]:
+        self.requests.clear()
+        return list(self.looking.clicked(values | {self.panel.payload: payload}, VISITOR))
+
+    def send(self, values: Values) -> Update:
+        """All updates of an answer, laid over one another."""
+        self.requests.clear()
+        return merged(list(self.asking.send(values, VISITOR)))
+
+
+def merged(updates: list[Update]) -> Update:
+    return {component: value for update in updates for component, value in update.items()}
+
+
+@pytest.fixture(scope="module")
+def made(card: Card, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    uploads = tmp_path_factory.mktemp("uploads")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(uploads))
+        tab = Tab(card, uploads)
+        yield tab
+        tab.engine.models.close()
+
+
+@pytest.fixture
+def tab(made: Tab, monkeypatch: pytest.MonkeyPatch) -> Tab:
+    made.warnings.clear()
+    made.requests.clear()
+    monkeypatch.setattr(gr, "Warning", made.warnings.append)
+    monkeypatch.setattr(gr, "Info", lambda text: None)
+    return made
+
+
+def seen(request: GenerationRequest) -> list[Picture]:
+    return [Picture.of(image) for message in request.messages for image in message.images]
+
+
+# --- attaching and removing ----------------------------------------------------------------------
+
+
+def test_what_is_attached_waits_on_the_stage_and_is_kept(tab: Tab) -> None:
+    update = tab.attach(tab.standing((GREEN,)), tab.upload(drawn(64, 48, "red")))
+    assert update[tab.pictures.tray] == (GREEN, RED)
+    assert update[tab.pictures.upload] is None
+    assert update[tab.pictures.stage].count(SAY("picture_waiting")) == 2
+    assert set(update[tab.pictures.album]) == {GREEN.id, RED.id}
+    assert [row["id"] for row in update[tab.panel.saved]["tray"]] == [GREEN.id, RED.id]
+    assert tab.warnings == []
+
+
+@pytest.mark.parametrize("broken", [b"", b"hello", b"<svg xmlns='x'/>", drawn()[:60], bomb()])
+def test_a_file_that_is_no_picture_is_told_and_the_others_stay(tab: Tab, broken: bytes) -> None:
+    update = tab.attach(tab.standing((GREEN,)), tab.upload(drawn(64, 48, "red"), broken, drawn(64, 48, "blue")))
+    assert update[tab.pictures.tray] == (GREEN, RED, BLUE)
+    (warning,) = tab.warnings
+    assert warning.startswith("The picture ")
+    assert not any(word in warning for word in ("Traceback", str(tab.uploads), "/", "PIL"))
+
+
+@pytest.mark.parametrize("files", [None, [], ["/etc/passwd"], ["http://169.254.169.254/x.png"], [None]])
+def test_what_was_not_uploaded_attaches_nothing(tab: Tab, files: Any) -> None:
+    assert tab.attach(tab.standing((GREEN,)), files)[tab.pictures.tray] == (GREEN,)
+    assert len(tab.warnings) == len(files or ())
+
+
+def test_a_thousand_files_fill_the_tray_and_are_told_about_once(tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+    monkeypatch.setattr(module, "decode", lambda data: (read.append(data), decode(data))[1])
+    files = tab.upload(*(drawn(8 + n, 8) for n in range(MOST_PICTURES + 2)))
+    update = tab.attach(tab.standing(), files * 100)
+    assert len(update[tab.pictures.tray]) == MOST_PICTURES
+    assert len(read) == MOST_PICTURES + 1
+    (warning,) = tab.warnings
+    assert f"at most {MOST_PICTURES} pictures" in warning
+
+
+def test_what_waits_can_be_removed(tab: Tab) -> None:
+    (update,) = tab.click(tab.standing((RED, GREEN)), f"remove {RED.id}")
+    assert update[tab.pictures.tray] == (GREEN,)
+    assert update[tab.panel.payload] == ""
+    assert RED.id not in update[tab.pictures.stage]
+    assert set(update[tab.pictures.album]) == {GREEN.id}
+    assert [row["id"] for row in update[tab.panel.saved]["tray"]] == [GREEN.id]
+
+
+# --- looking closer ------------------------------------------------------------------------------
+
+
+def spoken(*pictures: Picture) -> Transcript:
+    marks = (Mark("a cat", 16, 12, 48, 36),)
+    return Transcript(
+        turns=(Turn(user="q", pictures=pictures, replies=(Reply(answer="there", state="done", marks=marks),)),)
+    )
+
+
+BAD_CLICKS = (
+    None, "", " ", 7, "nothing", "remove", "closer", f"closer {RED.id}", f"closer {RED.id} 1 2 3",
+    f"closer {RED.id} 1 2 3 4 5", f"closer {RED.id} a b c d", f"closer {RED.id} 1.5 2 3 4",
+    f"closer {GREEN.id} 1 2 3 4", "closer ../../etc/passwd 1 2 30 40",
+    f"closer {RED.id} nan nan nan nan", f"remove {GREEN.id}", "REMOVE x",
+    f"closer {RED.id} {'9' * 5000} 0 1 1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("payload", BAD_CLICKS, ids=lambda payload: str(payload)[:40])
+def test_a_click_that_means_nothing_does_nothing(tab: Tab, payload: Any) -> None:
+    values = tab.standing((BLUE,), transcript=spoken(RED))
+    update = merged(tab.click(values, payload))
+    assert update[tab.panel.payload] == ""
+    assert tab.panel.transcript not in update
+    assert update.get(tab.pictures.tray, (BLUE,)) == (BLUE,)
+    assert tab.requests == []
+    assert tab.warnings == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(words=st.lists(st.sampled_from(["closer", "remove", RED.id, "-1", "0", "9"]) | st.text(max_size=5), max_size=7))
+@example(["closer", RED.id, *["-1"] * 4])
+@example(["closer", RED.id, "9", "9", "0", "0"])
+def test_no_click_at_all_raises_or_loses_the_conversation(tab: Tab, words: list[str]) -> None:
+    updates = tab.click(tab.standing((BLUE,), transcript=spoken(RED)), " ".join(words))
+    transcript = merged(updates).get(tab.panel.transcript, spoken(RED))
+    assert transcript.turns[0].pictures == (RED,)
+
+
+@pytest.mark.parametrize("box", ["100 100 100 100", "0 0 0 0", "64 48 64 48", "9999 9999 99999 99999"])
+def test_a_place_without_anything_in_it_is_told_or_shown_small(tab: Tab, box: str) -> None:
+    tab.click(tab.standing(transcript=spoken(RED)), f"closer {RED.id} {box}")
+    assert bool(tab.warnings) != bool(tab.requests)
+
+
+def test_a_place_of_a_picture_that_is_gone_is_told(tab: Tab) -> None:
+    (update,) = tab.click(tab.standing(transcript=spoken(without_bytes(RED))), f"closer {RED.id} 16 12 48 36")
+    assert tab.panel.transcript not in update
+    (warning,) = tab.warnings
+    assert "no longer here" in warning
+
+
+def test_looking_closer_asks_about_the_piece_and_what_was_attached_stays(tab: Tab) -> None:
+    values = tab.standing((BLUE,), transcript=spoken(RED), task="find")
+    update = merged(tab.click(values, f"closer {RED.id} 16 12 48 36"))
+    turn = update[tab.panel.transcript].turns[-1]
+    assert turn.user == SAY("ask_describe")
+    (piece,) = turn.pictures
+    assert (piece.width, piece.height) == (46, 38)
+    assert update[tab.pictures.tray] == (BLUE,)
+    (request,) = tab.requests
+    assert len(seen(request)) == 2, "the picture before, and the piece"
+    assert "bbox_2d" not in "".join(m.text for m in request.messages if m.role == "system"), "asked to find, not to say"
+
+
+# --- asking --------------------------------------------------------------------------------------
+
+
+def test_what_is_attached_is_sent_and_what_was_found_is_drawn_on_it(tab: Tab) -> None:
+    update = tab.send(tab.standing((RED,), composer="Where?"))
+    (turn,) = update[tab.panel.transcript].turns
+    assert turn.pictures == (RED,)
+    assert turn.replies[0].marks == (Mark("a cat", 16, 12, 48, 36),)
+    assert update[tab.pictures.tray] == ()
+    assert "a cat" in update[tab.pictures.stage]
+    assert set(update[tab.pictures.album]) == {RED.id}
+    (request,) = tab.requests
+    assert [(image.width, image.height) for image in request.messages[-1].images] == [(64, 64)]
+    shown = json.dumps(update[tab.panel.chatbot])
+    assert "bbox_2d" not in shown
+    assert "Drawn on the picture (1): a cat" in shown
+
+
+@pytest.mark.parametrize("task", ["answer", "describe", "read", "chart", "find"])
+def test_a_picture_alone_is_a_question(tab: Tab, task: str) -> None:
+    update = tab.send(tab.standing((RED,), composer=" ", task=task))
+    assert update[tab.panel.transcript].turns[-1].user == SAY(f"ask_{task}")
+
+
+def test_nothing_at_all_is_no_question(tab: Tab) -> None:
+    update = tab.send(tab.standing(composer=" "))
+    assert tab.panel.transcript not in update
+    assert len(tab.warnings) == 1
+
+
+@pytest.mark.parametrize("change", [{"model": "text"}, {"visual_tokens": 10**6}, {"composer": "x" * 2_000_001}])
+def test_a_refusal_leaves_words_and_pictures_where_they_are(tab: Tab, change: dict[str, Any]) -> None:
+    update = tab.send(tab.standing((RED,), **{"composer": "Where?"} | change))
+    assert update.keys() <= {tab.panel.chatbot}
+    assert len(tab.warnings) == 1
+    assert tab.requests == []
+
+
+def test_a_model_without_eyes_says_so_and_points_to_another(tab: Tab) -> None:
+    tab.send(tab.standing((RED,), composer="Where?", model="text"))
+    assert tab.warnings == [
+        "text reads text only; it cannot see pictures. Choose a model that can in the Model section."
+    ]
+
+
+def test_a_failed_answer_gives_words_and_pictures_back_and_sending_again_asks_once(tab: Tab) -> None:
+    update = tab.send(tab.standing((RED, GREEN), composer="fail"))
+    assert update[tab.pictures.tray] == (RED, GREEN)
+    assert update[tab.panel.composer]["value"] == "fail"
+    assert update[tab.pictures.stage].count(SAY("picture_waiting")) == 2
+    assert set(update[tab.pictures.album]) == {RED.id, GREEN.id}
+    again = tab.standing(update[tab.pictures.tray], composer="now", transcript=update[tab.panel.transcript])
+    (turn,) = tab.send(again)[tab.panel.transcript].turns
+    assert (turn.user, turn.pictures) == ("now", (RED, GREEN))
+
+
+def test_retrying_asks_about_the_same_pictures(tab: Tab) -> None:
+    values = tab.standing((BLUE,), transcript=spoken(RED))
+    update = merged(list(tab.asking.retry(values, SimpleNamespace(index=2), VISITOR)))
+    (turn,) = update[tab.panel.transcript].turns
+    assert (turn.user, turn.pictures) == ("q", (RED,))
+    assert update[tab.pictures.tray] == (BLUE,)
+
+
+def test_an_edited_question_keeps_its_pictures(tab: Tab) -> None:
+    values = tab.standing(transcript=spoken(RED))
+    update = merged(list(tab.asking.edit(values, SimpleNamespace(index=1, value="better"), VISITOR)))
+    (turn,) = update[tab.panel.transcript].turns
+    assert (turn.user, turn.pictures) == ("better", (RED,))
+
+
+# --- keeping -------------------------------------------------------------------------------------
+
+
+def test_undo_gives_words_and_pictures_back(tab: Tab) -> None:
+    transcript = Transcript(turns=(*spoken(RED).turns, Turn(user="and?", pictures=(GREEN, BLUE))))
+    update = tab.keeping.undo(tab.standing(transcript=transcript), SimpleNamespace(index=5), VISITOR)
+    assert update[tab.panel.transcript].turns == spoken(RED).turns
+    assert update[tab.panel.composer]["value"] == "and?"
+    assert update[tab.pictures.tray] == (GREEN, BLUE)
+    assert set(update[tab.pictures.album]) == {RED.id, GREEN.id, BLUE.id}
+    assert [row["id"] for row in update[tab.panel.saved]["tray"]] == [GREEN.id, BLUE.id]
+
+
+def test_clearing_leaves_nothing_behind(tab: Tab) -> None:
+    update = tab.keeping.clear(tab.standing((GREEN,), transcript=spoken(RED)), VISITOR)
+    assert update[tab.panel.transcript] == Transcript()
+    assert update[tab.pictures.tray] == ()
+    assert update[tab.pictures.album] == {}
+    assert update[tab.pictures.stage].count("<img") == 0
+    assert (update[tab.panel.saved]["turns"], update[tab.panel.saved]["tray"]) == ([], [])
+
+
+def test_an_example_brings_its_picture_and_waits_for_the_visitor(tab: Tab) -> None:
+    for n, row in enumerate(tab.desk.spec.examples):
+        update = tab.keeping.example(tab.standing((RED,)), SimpleNamespace(index=n), VISITOR)
+        assert update[tab.panel.composer]["value"] == row.text
+        assert update[tab.pictures.tray] == (Picture.of(decode(example_picture(row.picture))),)
+        assert SAY("picture_waiting") in update[tab.pictures.stage]
+    assert tab.requests == []
+
+
+def test_an_exported_conversation_brings_its_pictures_back(tab: Tab) -> None:
+    values = tab.standing((BLUE,), transcript=spoken(RED, GREEN))
+    name, _, text = tab.keeping.export_json(values)[tab.panel.payload].partition("\n")
+    assert name == "qwen-image.json"
+    update = tab.keeping.import_json(tab.standing() | {tab.panel.payload: text}, VISITOR)
+    assert update[tab.panel.transcript] == spoken(RED, GREEN)
+    assert update[tab.pictures.tray] == (BLUE,)
+    assert "a cat" in update[tab.pictures.stage]
+    assert tab.warnings == []
+
+
+def test_a_conversation_of_another_time_takes_the_place_of_this_one_without_its_pictures(tab: Tab) -> None:
+    old = '{"format": "qwen-playground-conversation", "version": 1, "turns": [{"user": "q"}]}'
+    values = tab.standing((BLUE,), transcript=spoken(RED)) | {tab.panel.payload: old}
+    update = tab.keeping.import_json(values, VISITOR)
+    assert update[tab.panel.transcript].turns == (Turn(user="q"),)
+    assert update[tab.pictures.tray] == ()
+
+
+def test_a_file_that_is_none_changes_nothing(tab: Tab) -> None:
+    values = tab.standing((BLUE,), transcript=spoken(RED)) | {tab.panel.payload: "hello"}
+    assert tab.keeping.import_json(values, VISITOR) == {tab.panel.payload: ""}
+    assert len(tab.warnings) == 1
+
+
+def test_what_the_browser_kept_comes_back_with_its_pictures(tab: Tab) -> None:
+    kept = tab.attach(tab.standing(transcript=spoken(RED), visual_tokens=32), tab.upload(drawn(64, 48, "blue")))
+    saved, album = (json.loads(json.dumps(kept[part])) for part in (tab.panel.saved, tab.pictures.album))
+    update = tab.tuning.restore(saved, album, VISITOR)
+    assert update[tab.panel.transcript] == spoken(RED)
+    assert update[tab.pictures.tray] == (BLUE,)
+    assert update[tab.pictures.visual_tokens]["value"] == 32
+    assert SAY("picture_waiting") in update[tab.pictures.stage]
+    lost = tab.tuning.restore(saved, None, VISITOR)
+    assert lost[tab.panel.transcript].pictures == (without_bytes(RED),)
+    assert lost[tab.pictures.tray] == ()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(album=st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
+@example({RED.id: "ä"})
+def test_no_album_of_a_browser_is_too_odd(tab: Tab, album: Any) -> None:
+    saved = json.loads(json.dumps(tab.desk.save(tab.standing((BLUE,), transcript=spoken(RED)))))
+    assert tab.tuning.restore(saved, album, VISITOR)[tab.panel.transcript].pictures == (without_bytes(RED),)
+
+
+@pytest.mark.parametrize("wanted", [None, "64", -1, 0, 10**9, 10**400, True, 1.5, [64], math.inf, math.nan])
+def test_odd_visual_tokens_of_a_browser_come_within_bounds(tab: Tab, wanted: Any) -> None:
+    update = tab.tuning.restore({"settings": {"visual_tokens": wanted}}, None, VISITOR)
+    assert 4 <= update[tab.pictures.visual_tokens]["value"] <= 256
+
+
+# --- the price -----------------------------------------------------------------------------------
+
+
+@given(wanted=st.integers(0, 10**7), fewest=st.integers(1, 300), more=st.integers(0, 3000))
+def test_the_slider_stays_within_the_models_bounds(card: Card, wanted: int, fewest: int, more: int) -> None:
+    eyes = Eyes(side=32, fewest=fewest, default=fewest, most=fewest + more, boxes="thousandths")
+    update = price(seeing(card, eyes=eyes), wanted, fewest, (RED,), SAY)
+    assert (update["minimum"], update["maximum"]) == (fewest, fewest + more)
+    assert update["value"] == min(max(wanted, fewest), fewest + more)
+    assert update["interactive"] == (more > 0)
+    assert f"{update['value']:,} tokens" in update["info"]
+
+
+@pytest.mark.parametrize(("tokens_", "unit"), [(4, "MB"), (256, "MB"), (2560, "GB")])
+def test_the_price_is_told_in_tokens_and_memory(card: Card, tokens_: int, unit: str) -> None:
+    sees = seeing(card, eyes=Eyes(side=32, fewest=4, default=64, most=2560, boxes="thousandths"))
+    memory = looking_bytes(sees, tokens_)
+    said = f"{memory / 1e9:.1f} GB" if unit == "GB" else f"{memory / 1e6:.0f} MB"
+    assert price(sees, tokens_, 64, (), SAY)["info"] == SAY("visual_tokens_price", tokens=f"{tokens_:,}", memory=said)
+
+
+def test_what_is_attached_now_is_counted(card: Card) -> None:
+    info = price(seeing(card), 64, 64, (picture(320, 320), picture(64, 64)), SAY)["info"]
+    assert info.endswith(SAY("visual_tokens_now", n="68"))
+
+
+def test_a_model_without_eyes_has_no_price(card: Card) -> None:
+    update = price(card, 64, 0, (RED,), SAY)
+    assert update["interactive"] is False
+    assert update["info"] == SAY("visual_tokens_none")
+
+
+def test_the_price_follows_the_model(tab: Tab) -> None:
+    values = tab.standing((RED,), visual_tokens=200)
+    blind = tab.tuning.model_changed(values | {tab.panel.model: "text"}, VISITOR)
+    assert blind[tab.pictures.visual_tokens]["interactive"] is False
+    assert (
+        tab.tuning.model_changed(values | {tab.panel.model: "seer"}, VISITOR)[tab.pictures.visual_tokens]["value"] == 64
+    )
+    assert tab.tuning.changed(values, VISITOR)[tab.pictures.visual_tokens]["value"] == 200
+
+
+def test_a_demo_says_what_it_is_wherever_it_answers(tab: Tab, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = seeing(card, demo=True, note="Knows shapes only.")
+    monkeypatch.setattr(tab.desk, "card", lambda engine, model: demo)
+    assert tab.tuning.changed(tab.standing(), VISITOR)[tab.pictures.notice] == "Knows shapes only."
+    monkeypatch.setattr(tab.desk, "card", lambda engine, model: demo.model_copy(update={"demo": False}))
+    assert tab.tuning.changed(tab.standing(), VISITOR)[tab.pictures.notice] == ""
+
+
+def test_the_tab_is_there_where_no_model_sees(tab: Tab, card: Card) -> None:
+    models = Models(
+        Catalog((card,)), "scripted", replace(Scripted().capabilities), lambda card, fit: pytest.fail("not asked"),
+        lambda artefact: True, house=House(lambda: Machine(2, 2, 16 * GIB, 16 * GIB)),
+    )  # fmt: skip
+    engines = {"one": Engine(models)}
+    desk = Desk(panel_of(engines, "image"), engines, Sessions())
+    assert desk.panel.pictures is not None
+    assert not desk.panel.pictures.visual_tokens.interactive
+    values = standing_at(desk.panel, composer="What?") | {desk.panel.pictures.tray: (RED,)}
+    (update,) = Asking(desk).send(values, VISITOR)
+    assert update.keys() == {desk.panel.chatbot}
+    assert len(tab.warnings) == 1
