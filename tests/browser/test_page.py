@@ -60,7 +60,7 @@ def test_stop_keeps_what_was_written_and_frees_the_composer(page: Page) -> None:
 def test_the_tiny_demo_says_what_it_is_and_answers_about_a_picture(page: Page) -> None:
     """The host has chosen a model that reads text only; the tab for pictures takes one that sees all the same."""
     screen = open_tab(page, "image")
-    expect(screen.locator(".notice")).to_contain_text("trained by this project from scratch on drawn pictures")
+    expect(screen.locator(".prose.notice")).to_contain_text("trained by this project from scratch on drawn pictures")
     page.locator("#transcript-image .example").first.click()
     screen.get_by_text("goes with the next message").wait_for()
     page.locator("#composer-image textarea").press("Enter")
