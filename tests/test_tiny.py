@@ -180,8 +180,8 @@ def test_positions_are_those_of_the_model(words, model) -> None:
 
 def test_branches_and_rows_know_nothing_of_each_other(words, model) -> None:
     """Packed on one line with others, a question is answered as if it stood alone."""
-    scribe, draw = Scribe(words), random.Random(2)
-    turns = [dialogues.sum_of(draw, "en") for _ in range(4)]
+    scribe = Scribe(words)
+    turns = [dialogues.Turn("sums", f"1 + {n} = ?", str(n + 1), f"1 + {n} = {n + 1}") for n in range(2, 6)]
     alone = [scribe.row(random.Random(9), [turn], None, 0) for turn in turns]
     line = [scribe.row(random.Random(9), turns[:2], None, 0), scribe.row(random.Random(9), turns[2:], None, 0)]
     assert len(_packed(line)) == 1
@@ -232,7 +232,7 @@ def test_the_shipped_tokenizer_is_of_qwens_format() -> None:
 @pytest.fixture(scope="module")
 def engine():
     """The playground's own way to the shipped model, on llama.cpp."""
-    made = make_engines(read_settings(["--engine", "llama_cpp", "--offline"]), Machine.detect())
+    made = make_engines(read_settings(["--engine", "llama_cpp", "--offline", "--port", "0"]), Machine.detect())
     yield made["llama_cpp"]
     for one in made.values():
         one.models.close()
