@@ -15,9 +15,8 @@ from ui.asking import Asking
 from ui.desk import Desk, Update, Values
 from ui.pictures import MOST_PICTURES, Picture, attached, cost, cropped
 from ui.render import Say
-from ui.stage import exhibits, stage
 from ui.texts import say_for
-from ui.transcript import Transcript, album_of
+from ui.transcript import Transcript
 from ui.uploads import uploaded_bytes
 
 
@@ -56,12 +55,8 @@ class Looking:
         """The stage with another tray, which is kept too."""
         transcript: Transcript = values[self.panel.transcript]
         values = values | {self.pictures.tray: tray}
-        return {
-            self.pictures.tray: tray,
-            self.pictures.stage: stage(exhibits(transcript, tray), say_for(request)),
-            self.pictures.album: album_of(transcript, tray),
-            self.panel.saved: self.desk.save(values),
-        }
+        shown = self.desk.show_pictures(transcript, tray, say_for(request))
+        return shown | {self.panel.saved: self.desk.save(values)}
 
     def _look_closer(self, values: Values, words: list[str], request: gr.Request) -> Iterator[Update]:
         """Cuts the place out of its picture, attaches the piece and asks what it is."""

@@ -43,7 +43,7 @@ class Lesson:
 
     `shapes`, `signs` and `charts` are the shares of the pictures; `most` is how many shapes one may have. A lesson
     with `skills` asks about them; one without only trains the eyes. `eyes_rate` is the eyes' share of the learning
-    rate; with 0 they stay as they are.
+    rate; with 0 they stay as they are. The one that `begins_to_talk` introduces eyes and words first.
     """
 
     name: str
