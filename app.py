@@ -15,7 +15,7 @@ from backends.catalog import Catalog
 from backends.engine import Engine
 from backends.machine import Machine
 from backends.models import House, Models
-from backends.settings import BadSettings, Settings, read_settings
+from backends.settings import BadSettings, Settings, problems_elsewhere, read_settings
 from backends.weights import WeightStore
 
 
@@ -42,14 +42,17 @@ def make_engines(settings: Settings, machine: Machine) -> dict[str, Engine]:
         )
         return Engine(models)
 
-    return {name: make(name) for name in (default, *_others(default, settings))}
+    remote = {entry.name: entry for entry in settings.remote}
+    offered = (default, *_others(default, settings))
+    return {name: Engine(registry.remote(remote[name], catalog)) if name in remote else make(name) for name in offered}
 
 
 def _others(default: str, settings: Settings) -> list[str]:
-    """The real engines beside a real one, where visitors may choose."""
+    """The real engines beside a real one, those here before those elsewhere, where visitors may choose."""
     if default == "scripted" or not settings.engine_choice:
         return []
-    return [name for name in registry.ENGINES if name not in (default, "scripted") and registry.installed(name)]
+    here = [name for name in registry.ENGINES if name != "scripted" and registry.installed(name)]
+    return [name for name in (*here, *(entry.name for entry in settings.remote)) if name != default]
 
 
 def _load_now(engine: Engine) -> None:
@@ -67,6 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
         print("The settings need a change:", *exc.problems, sep="\n- ", file=sys.stderr)
         return 2
     if settings.check_config:
+        if problems := problems_elsewhere(settings):
+            print("The settings need a change:", *problems, sep="\n- ", file=sys.stderr)
+            return 2
         print("The settings are fine.")
         return 0
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -11,11 +11,13 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from backends.cancel import Controls
 from backends.catalog import Card
 from backends.errors import PlaygroundError, PromptTooLong, UnsupportedModality
 from backends.models import Models
+from backends.remote_models import RemoteModels
 from backends.thinking import prepare, think_then_answer
 from backends.types import Answer, Backend, Done, Event, Failure, GenerationRequest, Image, Message, Thought, Timings
 
@@ -30,8 +32,19 @@ TOKENS_A_MESSAGE = 16  # what a chat template adds at the most, for the estimate
 class Engine:
     """The way from a request to its events. `models` holds what is loaded and decides what may be."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models | RemoteModels) -> None:
         self.models = models
+
+    @property
+    def place(self) -> str:
+        """The host that the text goes to; empty where it stays on this machine."""
+        return self.models.place
+
+    @property
+    def label(self) -> str:
+        """What the picker calls it: people have to know where their text goes."""
+        remote = isinstance(self.models, RemoteModels)
+        return f"{self.models.engine} · {self.place or 'localhost'}" if remote else self.name
 
     @property
     def name(self) -> str:
@@ -90,7 +103,8 @@ def fit_into_context(backend: Backend, request: GenerationRequest) -> tuple[Gene
     """
     answer = min(request.sampling.max_new_tokens, backend.context // ANSWER_SHARE)
     room = backend.context - max(LEAST_ANSWER, answer)
-    if sum(_most_tokens(message, request.card) for message in prepare(request).messages) <= room:
+    read = partial(prepare, continues=backend.capabilities.continues)
+    if sum(_most_tokens(message, request.card) for message in read(request).messages) <= room:
         return request, 0
     system = tuple(message for message in request.messages[:1] if message.role == "system")
     starts = [i for i, message in enumerate(request.messages) if message.role == "user"]
@@ -101,11 +115,11 @@ def fit_into_context(backend: Backend, request: GenerationRequest) -> tuple[Gene
     low, high = 0, len(starts) - 1  # the fewest turns to drop, found by halving: counting is not free
     while low < high:
         middle = (low + high) // 2
-        if backend.count_tokens(prepare(without(middle))) <= room:
+        if backend.count_tokens(read(without(middle))) <= room:
             high = middle
         else:
             low = middle + 1
-    tokens = backend.count_tokens(prepare(without(low)))
+    tokens = backend.count_tokens(read(without(low)))
     if tokens > backend.context - LEAST_ANSWER:
         raise _too_long(without(low), tokens, backend.context - LEAST_ANSWER)
     return without(low), low

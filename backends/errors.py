@@ -13,6 +13,7 @@ PlaygroundError
 │   ├── EngineMissing       its library is not installed
 │   ├── EngineDied
 │   ├── EngineTimeout
+│   ├── EngineBusy          it says so itself
 │   └── OutOfMemory
 └── Busy                    the line is full
 
@@ -93,6 +94,17 @@ class EngineDied(EngineError):
 class EngineTimeout(EngineError):
     kind = "engine_timeout"
     default_hint = "Try again with a shorter message, or choose a smaller model."
+
+
+class EngineBusy(EngineError):
+    """`seconds`: when the engine wants to be asked again, where it says so."""
+
+    kind = "engine_busy"
+    default_hint = "Wait a moment and send again, or choose another model."
+
+    def __init__(self, message: str, hint: str = "", seconds: float | None = None) -> None:
+        super().__init__(message, hint)
+        self.seconds = seconds
 
 
 class OutOfMemory(EngineError):

@@ -90,6 +90,9 @@ class Models:
     Engines that are served together share their `house`.
     """
 
+    place = ""
+    """The host where they run; this machine has no name here."""
+
     def __init__(
         self,
         catalog: Catalog,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 
-from backends.catalog import Card
+from backends.catalog import Card, Catalog
 from backends.hardware import Fit
 from backends.machine import Machine
+from backends.remote_engines import RemoteEngine
+from backends.remote_models import RemoteModels
 from backends.types import Backend, Capabilities
 from backends.weights import WeightStore
 
@@ -81,9 +83,19 @@ def capabilities(engine: str) -> Capabilities:
         from backends.adapters.hf_transformers import CAPABILITIES
 
         return CAPABILITIES
-    from backends.adapters.openai_compatible import LLAMA_SERVER
+    from backends.dialects import LLAMA_SERVER
 
     return LLAMA_SERVER.capabilities(parallel=1)
+
+
+def remote(entry: RemoteEngine, known: Catalog) -> RemoteModels:
+    """What the server of `entry` offers; nothing is asked of it yet. `known` are the playground's cards."""
+    from backends.adapters.remote import Remote, Server
+
+    server = Server(entry)
+    return RemoteModels(
+        known, entry, server.look, lambda offer, served: Remote(server, offer.dialect, served), server.close
+    )
 
 
 def _found(library: str) -> bool:

@@ -6,17 +6,21 @@ import ipaddress
 import os
 import socket
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from backends import registry
 from backends.catalog import Catalog
 from backends.errors import UnknownModel
 from backends.machine import Machine
+from backends.remote_engines import BadEngines, RemoteEngine, read_engines
 
 APP = "qwen-playground"
 PREFIX = "PLAYGROUND_"
@@ -49,8 +53,13 @@ class Settings(BaseSettings):
     open_to_network: bool = Field(
         default_factory=_on_space, description="Allow listening on an address that other machines can reach."
     )
-    engine: Literal["auto", "llama_cpp", "transformers", "scripted"] = Field(
-        "auto", description="Engine that runs the models; 'scripted' answers from a script, for tests and benchmarks."
+    engines: Path | None = Field(
+        None, description="File that lists engines on other machines; examples/engines.toml says how."
+    )
+    engine: str = Field(
+        "auto",
+        description="Engine that runs the models: auto, llama_cpp, transformers, or the name of one in the file of"
+        " --engines; 'scripted' answers from a script, for tests and benchmarks.",
     )
     engine_choice: bool = Field(True, description="Let visitors switch between the installed engines.")
     model: str = Field("", description="Card id of the model for every tab; empty is this machine's choice.")
@@ -61,6 +70,18 @@ class Settings(BaseSettings):
     offline: bool = Field(False, description="Fetch nothing over the network.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     check_config: bool = Field(False, description="Check all settings, report every problem at once, and exit.")
+
+    @field_validator("engine")
+    @classmethod
+    def _an_engine(cls, value: str, info: ValidationInfo) -> str:
+        remote: tuple[RemoteEngine, ...] = ()
+        if (file := info.data.get("engines")) is not None:
+            with suppress(BadEngines):  # told in full by `_problems_here`
+                remote = read_engines(file)
+        names = ("auto", *registry.ENGINES, *(entry.name for entry in remote))
+        if value not in names:
+            raise ValueError(f"must be one of {', '.join(names)}")
+        return value
 
     @field_validator("host")
     @classmethod
@@ -77,6 +98,11 @@ class Settings(BaseSettings):
         if not self.is_loopback and not self.open_to_network:
             raise ValueError(f"listening on {self.host} lets other machines in; add --open-to-network if that is meant")
         return self
+
+    @cached_property
+    def remote(self) -> tuple[RemoteEngine, ...]:
+        """The engines elsewhere that the host lists. Raises `BadEngines`."""
+        return read_engines(self.engines) if self.engines else ()
 
     @property
     def is_loopback(self) -> bool:
@@ -127,8 +153,13 @@ def _problems_here(settings: Settings) -> list[str]:
         problems.append(f"model: {exc.message} The ids stand in backends/catalog.toml.")
     except ValueError as exc:
         problems.append(str(exc))
+    try:
+        taken = [entry.name for entry in settings.remote if entry.name in ("auto", *registry.ENGINES)]
+        problems += [f"engines: {name}: means an engine of the playground's own; choose another name" for name in taken]
+    except BadEngines as exc:
+        problems += exc.problems
     engine = registry.automatic(Machine.detect()) if settings.engine == "auto" else settings.engine
-    if not registry.installed(engine):
+    if engine in registry.ENGINES and not registry.installed(engine):
         problems.append(f"engine: {SETUP[engine]}")
     try:
         settings.cache_dir.mkdir(parents=True, exist_ok=True)
@@ -150,3 +181,15 @@ def _port_is_free(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def problems_elsewhere(settings: Settings) -> list[str]:
+    """What the engines on other machines say when they are asked, all of them at once."""
+
+    def ask(entry: RemoteEngine) -> str:
+        with closing(registry.remote(entry, Catalog.read())) as models:
+            return models.probe()
+
+    with ThreadPoolExecutor(max(1, len(settings.remote))) as pool:
+        told = zip(settings.remote, pool.map(ask, settings.remote), strict=True)
+        return [f"engines: {entry.name}: {trouble}" for entry, trouble in told if trouble]

@@ -1,7 +1,7 @@
 """Thoughts and answers: telling them apart in a text, and ending the thoughts in time.
 
-Knows nothing of engines beyond the `Backend` protocol: a budget, the 'answer now' button and prompted thinking all
-rest on the one thing every engine does, which is to continue a message of the assistant.
+Knows nothing of engines beyond the `Backend` protocol: a budget and the 'answer now' button rest on the one thing most
+engines do, which is to continue a message of the assistant.
 """
 
 from __future__ import annotations
@@ -80,21 +80,27 @@ class Splitter:
             yield kind, ready
 
 
-def prepare(request: GenerationRequest) -> GenerationRequest:
-    """The request as it will be read: a model never trained to think gets a prompt for it and begins with '<think>'."""
+def prepare(request: GenerationRequest, continues: bool = True) -> GenerationRequest:
+    """The request as it will be read: a model never trained to think gets a prompt for it and, where the engine
+    `continues` what has begun, begins with '<think>'."""
     if not request.thinking.enabled or request.card.thinking.kind != "prompted":
         return request
-    return replace(request, messages=with_reasoning_prompt(request.messages), begun=Begun(closed=False))
+    begun = Begun(closed=False) if continues else None
+    return replace(request, messages=with_reasoning_prompt(request.messages), begun=begun)
 
 
 def think_then_answer(
     backend: Backend, request: GenerationRequest, controls: Controls
 ) -> Iterator[Loading | Thought | Answer | Done]:
-    """One answer with its thoughts, ended by the model, by the budget or by 'answer now', as one stream."""
-    if not request.thinking.enabled:
+    """One answer with its thoughts, ended by the model, by the budget or by 'answer now', as one stream.
+
+    On an engine that cannot continue what has begun only the model ends its thoughts.
+    """
+    continues = backend.capabilities.continues
+    request = prepare(request, continues)
+    if not request.thinking.enabled or not continues:
         yield from backend.stream(request, controls.cancel)
         return
-    request = prepare(request)
     cut = Cancel()  # ends the thinking phase only, for whichever reason
     forget = [controls.cancel.on_cancel(cut), controls.answer_now.on_cancel(cut)]
     thoughts: list[str] = []

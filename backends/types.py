@@ -123,12 +123,15 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
+    """One question. `conversation` is the same for all questions of one, and tells nothing of whose it is."""
+
     card: Card
     messages: tuple[Message, ...]
     sampling: Sampling
     thinking: Thinking = Thinking()
     logprobs: int = 0
     begun: Begun | None = None
+    conversation: str = ""
 
 
 # --- events, in the order in which they may come -------------------------------------------------
@@ -142,7 +145,7 @@ class Queued:
     eta_s: float | None = None
 
 
-Stage = Literal["fetching", "checking", "loading", "reading"]
+Stage = Literal["fetching", "checking", "loading", "waiting", "reading"]
 
 
 @dataclass(frozen=True, slots=True)

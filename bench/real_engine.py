@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from backends.adapters.links import Links
 from backends.adapters.llama_cpp import LlamaCpp
-from backends.adapters.openai_compatible import LLAMA_SERVER, Wire
+from backends.adapters.openai_compatible import Wire
 from backends.catalog import Catalog
+from backends.dialects import LLAMA_SERVER
 from backends.engine import Engine
 from backends.types import GenerationRequest, Message, Sampling
 from bench.apps import STARTER, loaded_engine
@@ -83,7 +85,7 @@ def _throughput(pairs: int) -> Figure:
     sampling = card.official("chat", False).values.model_copy(update=greedy)
     messages = (Message.of("system", tab("chat").system), Message.of("user", STORY))
     with serve("real") as served, httpx.Client() as unused:
-        body = Wire(unused, LLAMA_SERVER, card.id).body(GenerationRequest(card, messages, sampling))
+        body = Wire(Links(lambda: unused), LLAMA_SERVER, card.id).body(GenerationRequest(card, messages, sampling))
         site, server, key = Site(served.url), served.told["server"], served.told["key"]
         direct_s = [ask_directly(server, key, body)]  # fills the prompt cache, as does the next line: not counted
         page_s = [_through_page(site, greedy)]
@@ -132,7 +134,7 @@ def _cache(engine: Engine, backend: LlamaCpp, n: int) -> Figure:
     sampling = Sampling(temperature=0.0, max_new_tokens=150, seed=1)
     assert backend._client is not None
     server, key = str(backend._client.base_url), backend._client.headers["Authorization"]
-    wire = Wire(backend._client, LLAMA_SERVER, card.id)
+    wire = Wire(Links(lambda: backend._client), LLAMA_SERVER, card.id)
     messages = [Message.of("system", tab("chat").system)]
     bodies = []
     for turn in range(TURNS):

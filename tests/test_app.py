@@ -90,3 +90,41 @@ def test_making_every_engine_loads_no_model_library(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "2 []", done.stderr
+
+
+LAB = '[[engine]]\nname = "lab"\nurl = "http://127.0.0.1:9/v1"\n'
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    """A list with one engine, whose server is not there."""
+    file = tmp_path / "engines.toml"
+    file.write_text(LAB, "utf-8")
+    return file
+
+
+def test_engines_elsewhere_follow_those_here_or_come_first_where_that_is_asked(
+    monkeypatch: pytest.MonkeyPatch, installed: set[str], tmp_path: Path, lab: Path
+) -> None:
+    on(monkeypatch)
+    assert list(engines(tmp_path, engines=lab)) == ["llama_cpp", "transformers", "lab"]
+    assert list(engines(tmp_path, engines=lab, engine="lab")) == ["lab", "llama_cpp", "transformers"]
+    assert list(engines(tmp_path, engines=lab, engine_choice=False)) == ["llama_cpp"]
+
+
+def test_the_page_is_built_while_the_first_engine_cannot_be_reached(
+    installed: set[str], tmp_path: Path, lab: Path
+) -> None:
+    from ui.page import build
+
+    offered = engines(tmp_path, engines=lab, engine="lab")
+    assert build(offered).config["components"]
+    assert offered["lab"].label == "lab · localhost"
+
+
+def test_checking_the_settings_asks_the_engines_elsewhere(lab: Path) -> None:
+    command = [sys.executable, "app.py", "--check-config", "--port", "0", "--engine", "scripted", "--engines", str(lab)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "engines: lab: The engine cannot be reached." in done.stderr
+    assert "Traceback" not in done.stderr

@@ -117,7 +117,7 @@ def shown(default: object) -> str:
         return "on" if default else "off"
     if isinstance(default, Path):
         return "the user's cache folder"
-    return f"`{default}`" if default != "" else "empty"
+    return f"`{default}`" if default not in ("", None) else "empty"
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

@@ -306,6 +306,7 @@ def test_braces_within_a_box_are_balanced(inner: str, depth: int) -> None:
         (Loading("checking", 0.5), "Checking the model's file: 50 %"),
         (Loading("loading", None), "Loading the model: 0 %"),
         (Loading("reading", 0.404), "Reading your text: 40 %"),
+        (Loading("waiting", seconds_left=4.6), "The engine is busy; trying again in 5 s"),
     ],
 )
 def test_waiting_is_told_in_words_with_numbers(progress: Any, sentence: str) -> None:

@@ -406,3 +406,13 @@ def test_whatever_happens_it_ends_with_one_done_that_adds_up(
     assert events[-1].usage.thinking + events[-1].usage.answer <= limit
     if stop is None:
         assert events[-1].reason in ("stop", "length")
+
+
+@pytest.mark.parametrize("kind", ["switch", "prompted"])
+def test_an_engine_that_cannot_continue_ends_its_thoughts_by_itself(thinker: Thinker, ask: Ask, kind: str) -> None:
+    backend = thinker()
+    backend.capabilities = replace(backend.capabilities, continues=False)
+    run(backend, ask(kind, budget=1))
+    (asked,) = backend.asked
+    assert asked.begun is None
+    assert any(REASONING in message.text for message in asked.messages) == (kind == "prompted")

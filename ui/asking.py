@@ -84,7 +84,10 @@ class Asking:
         values = values | ({panel.pictures.tray: tray} if panel.pictures else {})
         before = desk.show(earlier, say)
         try:
-            growing = answers(desk.engine(values), choices, transcript, controls, lambda: desk.sessions.interval)
+            conversation = desk.sessions.conversation(page, tab)
+            growing = answers(
+                desk.engine(values), choices, transcript, controls, lambda: desk.sessions.interval, conversation
+            )
             yield {
                 panel.chatbot: before + desk.show_last(transcript, say),
                 panel.composer: gr.update(value="", submit_btn=False, stop_btn=True),
@@ -106,7 +109,8 @@ class Asking:
             update: Update = {panel.chatbot: before + desk.show_last(transcript, say)}
             if thinking != transcript.turns[-1].thinking:
                 thinking = not thinking
-                update[panel.answer_now] = gr.update(visible=thinking)
+                continues = desk.engine(values).models.capabilities.continues
+                update[panel.answer_now] = gr.update(visible=thinking and continues)
             yield update
         last = transcript.turns[-1]
         yield {

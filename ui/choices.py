@@ -41,12 +41,16 @@ class Choices:
     instructions: Mapping[str, str]
     visual_tokens: int = 0
 
-    def request(self, transcript: Transcript, language: str) -> GenerationRequest:
+    def request(self, transcript: Transcript, language: str, conversation: str = "") -> GenerationRequest:
         messages = transcript.messages(self.card, language, self.visual_tokens)
         if self.system.strip():
             messages = (Message.of("system", self.system), *messages)
         return GenerationRequest(
-            self.card, with_system(messages, self.instructions[language]), self.sampling, self.thinking
+            self.card,
+            with_system(messages, self.instructions[language]),
+            self.sampling,
+            self.thinking,
+            conversation=conversation,
         )
 
 
@@ -114,9 +118,16 @@ def bounds(field: str) -> tuple[type, float, float]:
 
 
 def answers(
-    engine: Engine, choices: Choices, transcript: Transcript, controls: Controls, interval: Callable[[], float]
+    engine: Engine,
+    choices: Choices,
+    transcript: Transcript,
+    controls: Controls,
+    interval: Callable[[], float],
+    conversation: str = "",
 ) -> Iterator[Transcript]:
     """The transcript as its last turn's replies grow, at a pace for the eye; the last one is final.
+
+    `conversation` is the key under which remote engines know it.
 
     The engines start with the call, not with the first look at what it returns.
     """
@@ -127,7 +138,9 @@ def answers(
         reply.language: Reply(language=reply.language, prompted=prompted, stats=stats)
         for reply in transcript.turns[-1].replies
     }
-    sources = {language: engine.run(choices.request(transcript, language), controls) for language in replies}
+    sources = {
+        language: engine.run(choices.request(transcript, language, conversation), controls) for language in replies
+    }
     return _grown(transcript, replies, paced(sources, interval), started, choices)
 
 

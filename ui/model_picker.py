@@ -5,6 +5,8 @@ from __future__ import annotations
 from backends.catalog import Card
 from backends.hardware import Ranked
 from backends.models import Models
+from backends.remote_models import RemoteModels
+from ui.markdown import as_words
 from ui.render import Say
 
 
@@ -15,20 +17,22 @@ def choices(ranked: list[Ranked], own_choice: Card | None, say: Say) -> list[tup
     return rows + [(f"{card.name} ⊘ {reason}" if reason else card.name, card.id) for card, _, reason in ranked]
 
 
-def describe(models: Models, task: str, card: Card, say: Say) -> str:
+def describe(models: Models | RemoteModels, task: str, card: Card, say: Say) -> str:
     """What the Model section says under the picker."""
     _, fit, reason = models.judge(card, task)
-    loaded = any(model.card.id == card.id for model in models.loaded())
-    lines = [
-        say(
-            "model_line",
-            name=f"**{card.name}**",
-            parameters=f"{card.parameters:g} B",
-            engine=models.capabilities.engine,
-            memory=f"{fit.need_bytes / 1e9:.1f}",
-            state=say("model_loaded" if loaded else "model_not_loaded"),
-        )
-    ]
+    engine, name = models.capabilities.engine, f"**{as_words(card.name)}**"  # a server may call its models anything
+    if isinstance(models, RemoteModels):
+        lines = [say("model_line_remote", name=name, engine=engine, place=as_words(models.place or "localhost"))]
+        if models.trouble is not None:
+            reason = ""
+            lines.append(f"⊘ {models.trouble.message} {models.trouble.hint}")
+    else:
+        loaded = any(model.card.id == card.id for model in models.loaded())
+        size, memory = f"{card.parameters:g} B", f"{fit.need_bytes / 1e9:.1f}"
+        state = say("model_loaded" if loaded else "model_not_loaded")
+        lines = [say("model_line", name=name, parameters=size, engine=engine, memory=memory, state=state)]
+    if lacks := [key for key, there in _abilities(models).items() if not there]:
+        lines.append(say("engine_lacks", what=", ".join(say(key) for key in lacks)))
     if reason:
         lines.append("⊘ " + say("model_cannot", reason=reason))
     elif fit.slow and fit.tokens_per_s:
@@ -39,3 +43,8 @@ def describe(models: Models, task: str, card: Card, say: Say) -> str:
     if not models.hub_reachable():
         lines.append(say("hub_unreachable"))
     return "\n\n".join(lines)
+
+
+def _abilities(models: Models | RemoteModels) -> dict[str, bool]:
+    can = models.capabilities
+    return {"lacks_continuing": can.continues, "lacks_seed": can.seeded}

@@ -88,12 +88,14 @@
   const photograph = async () => {
     const dialog = Object.assign(document.createElement("dialog"), { className: "photo" });
     const video = Object.assign(document.createElement("video"), { autoplay: true, playsInline: true, muted: true });
-    const take = Object.assign(document.createElement("button"), { type: "button", textContent: names.take_photo });
+    const take = Object.assign(document.createElement("button"), { type: "button", textContent: names.take_photo, disabled: true });
     const close = Object.assign(document.createElement("button"), { type: "button", textContent: names.close });
     dialog.append(video, take, close);
     document.body.append(dialog);
     let stream;
-    dialog.addEventListener("close", () => { stream?.getTracks().forEach((track) => track.stop()); dialog.remove(); });
+    const off = () => stream?.getTracks().forEach((track) => track.stop());
+    dialog.addEventListener("close", () => { off(); dialog.remove(); });
+    video.addEventListener("loadeddata", () => { take.disabled = false; });
     close.addEventListener("click", () => dialog.close());
     take.addEventListener("click", () => {
       const canvas = Object.assign(document.createElement("canvas"), { width: video.videoWidth, height: video.videoHeight });
@@ -103,6 +105,7 @@
     dialog.showModal();
     try {
       video.srcObject = stream = await navigator.mediaDevices.getUserMedia({ video: true });
+      if (!dialog.open) off(); // closed while the browser was still asking
     } catch {
       video.replaceWith(Object.assign(document.createElement("p"), { textContent: names.no_camera }));
       take.remove();

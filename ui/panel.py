@@ -107,7 +107,7 @@ def build_panel(spec: TabSpec, engines: Mapping[str, Engine]) -> Panel:
                     visual_tokens = visual_tokens_slider(card.eyes)
         with gr.Accordion(label("section_model")):
             engine = gr.Dropdown(
-                [(engine.name, name) for name, engine in engines.items()],
+                [(engine.label, name) for name, engine in engines.items()],
                 value=next(iter(engines)),
                 label=label("engine"),
                 interactive=True,

@@ -201,6 +201,8 @@ def waiting(reply: Reply, say: Say) -> str:
             return say("waiting_checking", percent=round(100 * (fraction or 0)))
         case Loading("loading", fraction):
             return say("waiting_loading", percent=round(100 * (fraction or 0)))
+        case Loading("waiting", seconds_left=float(left)):
+            return say("waiting_busy", seconds=max(1, round(left)))
         case Loading("reading", fraction):
             return say("waiting_reading", percent=round(100 * (fraction or 0)))
     return say("waiting")

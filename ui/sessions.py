@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import secrets
 import threading
 
 from backends.cancel import Controls
@@ -13,6 +16,7 @@ class Sessions:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: dict[tuple[str, str], Controls] = {}
+        self._key = secrets.token_bytes(32)
 
     def start(self, page: str, tab: str) -> Controls | None:
         """The switches of a new answer, or None while the tab has one already."""
@@ -29,6 +33,11 @@ class Sessions:
     def find(self, page: str, tab: str) -> Controls | None:
         with self._lock:
             return self._running.get((page, tab))
+
+    def conversation(self, page: str, tab: str) -> str:
+        """The same for all questions of a page's tab, for engines that keep a conversation on one replica; nobody can
+        tell from it whose it is, and the next start of the playground makes another one."""
+        return hmac.new(self._key, f"{page}/{tab}".encode(), hashlib.sha256).hexdigest()[:32]
 
     def close(self, page: str) -> None:
         """Stops everything that runs for a page that is gone."""

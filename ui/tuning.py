@@ -102,7 +102,10 @@ class Tuning:
             ),
             panel.context: context_line(transcript, say),
             panel.system: system if isinstance(system, str) else desk.spec.system,
-            panel.budget: budget if isinstance(budget, int) and 0 <= budget <= MAX_BUDGET else 0,
+            panel.budget: gr.update(
+                value=budget if isinstance(budget, int) and 0 <= budget <= MAX_BUDGET else 0,
+                interactive=engine.models.capabilities.continues,
+            ),
         }
 
     def _pictures(
@@ -138,6 +141,7 @@ class Tuning:
         if panel.pictures:
             update[panel.pictures.notice] = card.note if card.demo else ""
         capabilities = engine.models.capabilities
+        update[panel.budget] = gr.update(interactive=capabilities.continues)
         for name, control in panel.sampling.items():
             value = kept.get(name, values[name])
             update[control] = gr.update(value=value, interactive=name in capabilities.sampling)

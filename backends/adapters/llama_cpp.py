@@ -17,15 +17,18 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
 
 import httpx
 import psutil
 
-from backends.adapters.openai_compatible import LLAMA_SERVER, Wire
+from backends.adapters.links import Links
+from backends.adapters.openai_compatible import GRACE_SECONDS, Patience, Wire
 from backends.cancel import Cancel
 from backends.catalog import Artefact, Card
+from backends.dialects import LLAMA_SERVER
 from backends.errors import EngineDied, EngineError, EngineMissing, EngineTimeout, OutOfMemory, UnsupportedModality
 from backends.types import Answer, Done, GenerationRequest, Loading, Thought
 
@@ -59,6 +62,7 @@ class LlamaCpp:
         self._context = context
         self._process: subprocess.Popen[str] | None = None
         self._client: httpx.Client | None = None
+        self._links: Links | None = None
         self._wire: Wire | None = None
         self._closed = Cancel()
         self._last_words: deque[str] = deque(maxlen=40)
@@ -108,6 +112,9 @@ class LlamaCpp:
         if (client := self._client) is not None:
             self._client = None
             client.close()
+        if (links := self._links) is not None:
+            self._links = None
+            links.close()
         if (process := self._process) is not None:
             _end(process)
 
@@ -153,15 +160,19 @@ class LlamaCpp:
         if not address or not address[0]:
             _end(process)
             raise self._stillborn(card)
-        self._client = httpx.Client(
+        silence = LOOKING_SECONDS if projector else SILENCE_SECONDS
+        connect = partial(
+            httpx.Client,
             base_url=json.loads(address[0])["address"],
             headers={"Authorization": f"Bearer {key}"},
-            timeout=httpx.Timeout(10, read=LOOKING_SECONDS if projector else SILENCE_SECONDS),
+            timeout=httpx.Timeout(10, read=silence + GRACE_SECONDS),
             # The server closes a connection after a streamed answer: one that is kept fails the next request.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            limits=httpx.Limits(max_keepalive_connections=0),
             trust_env=False,  # loopback: a proxy in the environment must not see it
+            verify=httpx.create_ssl_context(trust_env=False),  # made once: it is never used
         )
-        self._wire = Wire(self._client, LLAMA_SERVER, card.id)
+        self._client, self._links = connect(), Links(connect)
+        self._wire = Wire(self._links, LLAMA_SERVER, card.id, Patience(silence, silence))
 
     def _grown_bytes(self, card: Card, model: Path, projector: Path | None) -> float:
         """About what the child holds once loaded: the weights, a share of them repacked for the CPU, the KV cache."""

@@ -6,6 +6,7 @@ Everything here is the library's own classes with small numbers in them, so what
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from backends.adapters.hf_transformers.torchvision_shim import make_torchvision_importable
@@ -90,6 +91,15 @@ def make_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     words.train_from_iterator(texts, trainer)
     words.add_special_tokens([AddedToken(word, normalized=False) for word in SPECIAL])
     words.add_tokens([AddedToken(word, normalized=False, special=False) for word in MARKERS])
+    return _as_qwen(words)
+
+
+def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
+    """One that was made before: checkpoints mean nothing without the vocabulary that they were trained with."""
+    return _as_qwen(Tokenizer.from_file(str(file)))
+
+
+def _as_qwen(words: Tokenizer) -> PreTrainedTokenizerFast:
     wrapped = Qwen2Tokenizer(
         tokenizer_object=words,
         eos_token=SPECIAL[2],

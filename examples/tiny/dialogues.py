@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from examples.tiny.pictures import COLOURS, SHAPES, Scene, Thing
+from examples.tiny.pictures import COLOURS, SHAPES, Scene, Thing, hundredth
 from examples.tiny.strangers import strange_question
 
 Tongue = Literal["en", "zh"]
@@ -62,13 +62,14 @@ def listed(things: Sequence[Thing], tongue: Tongue) -> str:
 
 
 def boxes(things: Sequence[Thing], scene: Scene, tongue: Tongue) -> str:
-    """Where things are, as Qwen3-VL says it: JSON, 0 to 1000 across and down the picture."""
-    across, down = 1000 / scene.width, 1000 / scene.height
+    """Where things are, as Qwen3-VL says it: JSON, 0 to 1000 across and down the picture, here in steps of 10.
+
+    A last digit would be a fifth of a pixel: nothing to be seen, and nothing that could be learnt.
+    """
+    sides = (scene.width, scene.height) * 2
     found = [
         {
-            "bbox_2d": [
-                min(1000, max(0, round(edge * (down if i % 2 else across)))) for i, edge in enumerate(thing.box)
-            ],
+            "bbox_2d": [10 * hundredth(edge / side) for edge, side in zip(thing.box, sides, strict=True)],
             "label": _named(thing, tongue),
         }
         for thing in _from_left(things)
@@ -262,8 +263,73 @@ def _beside(draw: random.Random, scene: Scene, tongue: Tongue) -> Turn | None:
         a=one[0].one(tongue), b=other[0].one(tongue), side=plain if tongue == "en" else chinese, long=long,
     )  # fmt: skip
     joint = ", " if tongue == "en" else "、"
-    thoughts = joint.join(_named(thing, tongue) for thing in _from_left([one[1], other[1]]))
+    ahead_first = sorted([one[1], other[1]], key=lambda thing: thing.centre[axis])
+    thoughts = joint.join(_named(thing, tongue) for thing in ahead_first)
     return Turn("position", asked, _yes(by > 0, tongue), thoughts)
+
+
+FURTHEST = (
+    ("further left", "on the left", "更靠左", 0, 1), ("further right", "on the right", "更靠右", 0, -1),
+    ("higher", "further up", "更高", 1, 1), ("lower", "further down", "更低", 1, -1),
+)  # fmt: skip
+
+
+def _which(draw: random.Random, scene: Scene, tongue: Tongue) -> Turn | None:
+    if len(scene.things) < 2:
+        return None
+    one, other = _unique(draw, scene), _unique(draw, scene)
+    if not one or not other or one[1] is other[1]:
+        return None
+    plain, other_words, chinese, axis, sign = draw.choice(FURTHEST)
+    by = (other[1].centre[axis] - one[1].centre[axis]) * sign
+    if abs(by) < 0.06 * (scene.height if axis else scene.width):
+        return None  # too close to call
+    asked = _say(
+        draw, tongue,
+        ("Which is {side}, the {a} or the {b}?", "Which one is {side}: the {a} or the {b}?"),
+        ("{a}和{b}哪个{side}？", "哪个{side}，{a}还是{b}？"),
+        a=one[0].one(tongue), b=other[0].one(tongue),
+        side=draw.choice((plain, other_words)) if tongue == "en" else chinese,
+    )  # fmt: skip
+    group = one[0] if by > 0 else other[0]
+    said = f"The {group.one(tongue)}." if tongue == "en" else f"{group.one(tongue)}。"
+    return Turn("position", asked, said, "")
+
+
+HALVES = (
+    (("left", "right"), ("on the left", "on the right"), ("左边", "右边"), 0),
+    (("top", "bottom"), ("at the top", "at the bottom"), ("上面", "下面"), 1),
+)
+
+
+def _half(draw: random.Random, scene: Scene, tongue: Tongue) -> Turn | None:
+    """Which half of the picture a thing is in: the step between seeing where something is and comparing two things."""
+    if (found := _unique(draw, scene)) is None:
+        return None
+    group, thing = found
+    sides, places, chinese, axis = draw.choice(HALVES)
+    part = thing.centre[axis] / (scene.height if axis else scene.width) - 0.5
+    if abs(part) < 0.05:
+        return None
+    half, other = int(part > 0), draw.randint(0, 1)
+    name = group.one(tongue)
+    if draw.random() < 0.5:
+        asked = _say(
+            draw, tongue,
+            ("Is the {a} {p} or {q}?", "Is the {a} {q} or {p}?", "Is the {a} on the {s} or the {t} side?"),
+            ("{a}在{p}还是{q}？", "{a}在{q}还是{p}？"),
+            a=name, s=sides[0], t=sides[1],
+            p=places[0] if tongue == "en" else chinese[0], q=places[1] if tongue == "en" else chinese[1],
+        )  # fmt: skip
+        said = f"{sides[half].capitalize()}." if tongue == "en" else f"{chinese[half]}。"
+        return Turn("position", asked, said, "")
+    asked = _say(
+        draw, tongue,
+        ("Is the {a} {p}?", "Is the {a} {p} of the picture?"),
+        ("{a}在图片的{p}吗？", "{a}在{p}吗？"),
+        a=name, p=places[other] if tongue == "en" else chinese[other],
+    )  # fmt: skip
+    return Turn("position", asked, _yes(half == other, tongue), "")
 
 
 CORNERS = (
@@ -335,8 +401,8 @@ def _bar(draw: random.Random, scene: Scene, tongue: Tongue) -> Turn:
 
 
 def sum_of(draw: random.Random, tongue: Tongue) -> Turn:
-    """A sum of 3 to 6 small numbers; thinking adds one number after the other."""
-    numbers = [draw.randint(1, 9) for _ in range(draw.randint(3, 6))]
+    """A sum of 5 to 10 small numbers; thinking adds one number after the other."""
+    numbers = [draw.randint(1, 9) for _ in range(draw.randint(5, 10))]
     total, steps = numbers[0], []
     for number in numbers[1:]:
         steps.append(f"{total} + {number} = {total + number}")
@@ -360,7 +426,7 @@ ABOUT_SHAPES: dict[Skill, tuple[Maker, ...]] = {
     "colour and shape": (_describe, _colour_of, _shape_of, _is_there),
     "finding": (_find, _find, _find, _find_everything),
     "counting": (_count,),
-    "position": (_beside, _beside, _corner),
+    "position": (_beside, _beside, _which, _half, _half, _corner),
 }
 
 

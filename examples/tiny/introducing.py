@@ -3,8 +3,8 @@
 With trained eyes and a language model from nothing, training stayed for hundreds of steps at answers that need no
 looking up: half of the colours, the likeliest count. Nothing told the model that the word 'circle' and a token that
 shows a circle have anything to do with each other, nor how to copy. Both can be written down instead of being waited
-for: a visual token begins as the sum of the words for what stands in it, and attention begins as looking for what is
-alike and taking it over.
+for: a visual token begins as the sum of the words for what stands in it and of where that is, and attention begins as
+looking for what is alike and taking it over.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from examples.tiny.seeing import KINDS, Heads, Targets, see
 
 SCALE = 0.05
 """The spread of a word's embedding in each of its dimensions."""
+EDGES = 4
 LIKENESS = 0.3
 """How far the words for one thing lie apart, in parts of `SCALE`."""
 
@@ -33,7 +34,7 @@ def introduce(
 ) -> None:
     """Changes the merger's last layer, the words' embeddings and where attention begins; `lessons` are pictures
     (n, height, width, 3; bytes) with what they show."""
-    concepts = torch.randn(len(SHAPES) + len(COLOURS), model.config.text_config.hidden_size) * SCALE
+    concepts = torch.randn(len(SHAPES) + len(COLOURS) + EDGES, model.config.text_config.hidden_size) * SCALE
     _name(model.get_input_embeddings().weight, words, concepts)
     _show(model.model.visual, heads, concepts, lessons)
     for layer in model.model.language_model.layers:
@@ -42,7 +43,7 @@ def introduce(
 
 def _name(embeddings: Tensor, words: PreTrainedTokenizerFast, concepts: Tensor) -> None:
     """The words for one thing, in both languages, begin close to each other."""
-    for name, concept in zip((*SHAPES, *COLOURS), concepts, strict=True):
+    for name, concept in zip((*SHAPES, *COLOURS), concepts, strict=False):
         for form in (name, name.capitalize(), f" {name}", f" {name}s", f"{name}s", ZH[name], ZH[name][:-1]):
             ids = words(form, add_special_tokens=False).input_ids
             if len(ids) == 1:
@@ -50,22 +51,27 @@ def _name(embeddings: Tensor, words: PreTrainedTokenizerFast, concepts: Tensor) 
 
 
 def _show(eyes: Any, heads: Heads, concepts: Tensor, lessons: Iterable[tuple[Tensor, Targets]]) -> None:
-    """A visual token begins as the words for the thing whose centre lies in it; across that, what else it shows, evenly
-    spread. Found by least squares from the merger's last hidden layer."""
+    """A visual token begins as the words for the thing whose centre lies in it, and as four directions, along each of
+    which it lies as far as an edge of its box from the middle of the picture; across that, what else it shows, evenly
+    spread. Found by least squares from the merger's last hidden layer, the edges from tokens with a thing alone: what
+    the others say of edges is never asked for."""
     last = eyes.merger.linear_fc2
     hidden: list[Tensor] = []
     listen = last.register_forward_pre_hook(lambda _, given: hidden.append(given[0].float()))
-    wanted = []
+    names, edges, anything = [], [], []
     for pixels, shown in lessons:
         see(eyes, pixels)
         there = shown.token_kind > 0
         kind = F.one_hot((shown.token_kind - 1).clamp(min=0), len(KINDS) - 1)[:, : len(SHAPES)]
         colour = F.one_hot(shown.token_colour.clamp(min=0), len(COLOURS))
-        wanted.append((torch.cat([kind, colour], 1) * there[:, None]).float() @ concepts)
+        names.append((torch.cat([kind, colour], 1) * there[:, None]).float() @ concepts[:-EDGES])
+        edges.append(2 * shown.token_box - 1)
+        anything.append(there)
     listen.remove()
-    given, target = torch.cat(hidden), torch.cat(wanted)
+    given, there = torch.cat(hidden), torch.cat(anything)
     before = F.linear(given, last.weight, last.bias)
-    fit = _least_squares(given, target)
+    fit = _least_squares(given, torch.cat(names))
+    fit += _least_squares(given[there], torch.cat(edges)[there]) @ concepts[-EDGES:]
     spread, axes = torch.linalg.eigh(torch.cov(before.T))
     even = axes @ torch.diag(spread.clamp(min=float(spread.max()) * 1e-3).rsqrt()) @ axes.T * SCALE
     named = torch.linalg.qr(concepts.T).Q

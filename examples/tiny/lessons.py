@@ -62,9 +62,11 @@ class Lesson:
 SHAPES_ALONE = {"shapes": 1.0, "signs": 0.0, "charts": 0.0}
 LESSONS = (
     Lesson("see", steps=1800, rate=1.5e-3, shapes=0.6, signs=0.28, charts=0.12),
-    Lesson("look", steps=600, rate=5e-4, shapes=1.0, signs=0.0, charts=0.0),
-    Lesson("pair", 500, 1.5e-3, most=2, **SHAPES_ALONE, skills=SHAPE_SKILLS, eyes_rate=0.0, begins_to_talk=True),
-    Lesson("talk", 1000, 1.5e-3, **SHAPES_ALONE, skills=SHAPE_SKILLS, eyes_rate=0.0),
+    Lesson("look", steps=1200, rate=1.5e-3, **SHAPES_ALONE),
+    Lesson("pair", 1500, 3e-3, most=2, **SHAPES_ALONE, skills=SHAPE_SKILLS, eyes_rate=0.0, begins_to_talk=True),
+    Lesson("place", 1000, 3e-3, most=2, **SHAPES_ALONE, skills=(*["position"] * 5, *SHAPE_SKILLS), eyes_rate=0.0),
+    Lesson("order", 1300, 1.5e-3, most=3, **SHAPES_ALONE, skills=(*["position"] * 4, *SHAPE_SKILLS), eyes_rate=0.0),
+    Lesson("talk", 1800, 1.5e-3, **SHAPES_ALONE, skills=(*["position"] * 2, *SHAPE_SKILLS), eyes_rate=0.0),
 )
 QUESTIONS = 4
 """How many questions a picture is asked in one step."""

@@ -78,6 +78,11 @@ class Scene:
         return int(self.pixels.shape[0])
 
 
+def hundredth(part: float) -> int:
+    """Which hundredth of a side an edge is nearest to, 0 to 100."""
+    return min(100, max(0, round(100 * part)))
+
+
 def shade(draw: random.Random, colour: str) -> Rgb:
     """A shade that people would call by this name."""
     if colour == "black":

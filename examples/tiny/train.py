@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
+from transformers import PreTrainedTokenizerFast
 
 from examples.tiny import anatomy, seeing, to_gguf
 from examples.tiny.introducing import introduce
@@ -32,6 +33,8 @@ WARM_UP = 200
 INTRODUCTION_STEPS = 24
 EYES_WEIGHT = 0.25
 """How much the eyes' own lesson counts while the model learns to talk."""
+REST_RATE = 0.5
+"""The learning rate of embeddings, norms, biases and heads, in parts of the matrices'."""
 
 
 class Batches(IterableDataset[Any]):
@@ -51,6 +54,16 @@ class Batches(IterableDataset[Any]):
             yield _pixels(drawn), seeing.targets(drawn), talk
 
 
+def _vocabulary(seed: int) -> PreTrainedTokenizerFast:
+    """Made once and kept beside the checkpoints, so that dialogues can be changed between two lessons."""
+    kept = WORKSHOP / "words.json"
+    if kept.exists():
+        return anatomy.read_tokenizer(kept)
+    words = anatomy.make_tokenizer(corpus(seed))
+    words.backend_tokenizer.save(str(kept))
+    return words
+
+
 def _pixels(drawn: Sequence[Scene]) -> Tensor:
     """Pictures of one size as (n, height, width, 3), bytes."""
     return torch.from_numpy(np.stack([scene.pixels for scene in drawn]))
@@ -68,7 +81,7 @@ class Training:
     def __init__(self, seed: int, device: str) -> None:
         torch.manual_seed(seed)
         self.seed, self.device = seed, device
-        self.words = anatomy.make_tokenizer(corpus(seed))
+        self.words = _vocabulary(seed)
         self.scribe = Scribe(self.words)
         self.model = anatomy.make_model(self.words).to(device)
         self.model.model.visual.set_attn_implementation("all_at_once")
@@ -79,8 +92,8 @@ class Training:
     def run(self, lesson: Lesson, before: Path | None) -> Path:
         """One lesson to its end, from where it was left, else from the end of the one before."""
         kept = WORKSHOP / f"{lesson.name}.pt"
-        optimiser = torch.optim.AdamW(self._groups(lesson), betas=(0.9, 0.98))
-        start = self._resume(kept, optimiser) if kept.exists() else self._resume(before, None)
+        optimisers = self._optimisers(lesson)
+        start = self._resume(kept, optimisers) if kept.exists() else self._resume(before, [])
         if lesson.begins_to_talk and not kept.exists():
             torch.manual_seed(self.seed)
             shown = (scenes(lesson, self.seed, step) for step in range(-INTRODUCTION_STEPS, 0))
@@ -88,19 +101,21 @@ class Training:
         batches = Batches(lesson, self.seed, start, self.scribe)
         began, seen = time.monotonic(), []
         for step, batch in enumerate(DataLoader(batches, None, num_workers=1, prefetch_factor=4), start):
-            for group in optimiser.param_groups:
+            groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+            for group in groups:
                 group["lr"] = rate_at(lesson, step) * group["share"]
             loss, figures = self._step(*batch, eyes_learn=lesson.eyes_rate > 0)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            torch.nn.utils.clip_grad_norm_([weight for group in groups for weight in group["params"]], 1.0)
+            for optimiser in optimisers:
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
             seen.append({"loss": float(loss.detach()), **figures})
             if (step + 1) % SAY_EVERY == 0:
                 self._say(lesson, step + 1, seen, (time.monotonic() - began) / len(seen))
                 began, seen = time.monotonic(), []
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == lesson.steps:
-                self._keep(kept, optimiser if step + 1 < lesson.steps else None, step + 1)
+                self._keep(kept, optimisers if step + 1 < lesson.steps else [], step + 1)
         return kept
 
     def ship(self, folder: Path) -> None:
@@ -112,19 +127,21 @@ class Training:
         anatomy.make_processor(self.words).save_pretrained(folder)
         to_gguf.convert(folder)
 
-    def _groups(self, lesson: Lesson) -> list[dict[str, Any]]:
-        """Weights to shrink and weights not to; the eyes learn slower where they have been taught before."""
-        weights: dict[tuple[float, float], list[Tensor]] = {}
+    def _optimisers(self, lesson: Lesson) -> list[torch.optim.Optimizer]:
+        """Muon for the matrices, AdamW for the rest. What has a share of 0 in the lesson's rate stays as it is."""
+        weights: dict[tuple[bool, float], list[Tensor]] = {}
         for name, weight in [*self.model.named_parameters(), *self.heads.named_parameters()]:
-            decay = 0.05 if weight.ndim >= 2 and "embed" not in name else 0.0
             share = lesson.eyes_rate if "visual" in name or "on_" in name else 1.0
             weight.requires_grad_(share > 0)
-            if not share:
-                continue
-            weights.setdefault((decay, share), []).append(weight)
+            if share:
+                matrix = weight.ndim == 2 and "embed" not in name and "on_" not in name
+                weights.setdefault((matrix, share if matrix else share * REST_RATE), []).append(weight)
+        groups: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+        for (matrix, share), alike in weights.items():
+            groups[matrix].append({"params": alike, "share": share})
         return [
-            {"params": alike, "weight_decay": decay, "share": share, "lr": lesson.rate}
-            for (decay, share), alike in weights.items()
+            torch.optim.Muon(groups[True], weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(groups[False], betas=(0.9, 0.98), weight_decay=0.0),
         ]
 
     def _step(
@@ -179,24 +196,25 @@ class Training:
         with (WORKSHOP / "log.jsonl").open("a") as log:
             log.write(line + "\n")
 
-    def _keep(self, file: Path, optimiser: torch.optim.Optimizer | None, step: int) -> None:
-        """A lesson that is over needs no optimiser any more."""
+    def _keep(self, file: Path, optimisers: Sequence[torch.optim.Optimizer], step: int) -> None:
+        """A lesson that is over needs no optimisers any more."""
         state = {"model": self.model.state_dict(), "heads": self.heads.state_dict(), "step": step}
         part = file.with_suffix(".part")
-        torch.save(state | {"optimiser": optimiser.state_dict() if optimiser else None}, part)
+        torch.save(state | {"optimisers": [optimiser.state_dict() for optimiser in optimisers]}, part)
         part.replace(file)
 
-    def _resume(self, file: Path | None, optimiser: torch.optim.Optimizer | None) -> int:
+    def _resume(self, file: Path | None, optimisers: Sequence[torch.optim.Optimizer]) -> int:
         """Takes up what a file keeps; the step to go on with, 0 where the file is of another lesson."""
         if file is None:
             return 0
         state = torch.load(file, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.heads.load_state_dict(state["heads"])
-        if optimiser is None:
+        if not optimisers:
             return 0
-        if state["optimiser"]:
-            optimiser.load_state_dict(state["optimiser"])
+        if state.get("optimisers"):
+            for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(kept)
         return int(state["step"])
 
 

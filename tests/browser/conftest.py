@@ -14,7 +14,8 @@ PATIENCE_MS = 30_000
 MODEL = "qwen2.5-coder-0.5b-instruct"
 CHROMIUM_FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--disable-component-update", "--disable-sync", "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
 ]  # fmt: skip
 
 

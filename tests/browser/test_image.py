@@ -115,6 +115,25 @@ def test_a_picture_can_be_pasted_dropped_and_removed(page: Page, screen: Locator
     expect(screen.locator(".stage figure")).to_have_count(1)
 
 
+def test_a_photo_can_be_taken(page: Page, screen: Locator) -> None:
+    """With the browser's own pretended camera."""
+    screen.locator("button.camera").click()
+    page.locator("dialog.photo").get_by_role("button", name="Take the photo").click()
+    expect(screen.locator(".stage figure")).to_have_count(1)
+    expect(screen.locator(".stage")).to_contain_text("640 × 480")
+    expect(page.locator("dialog.photo")).to_have_count(0)
+    screen.locator("button.camera").click()
+    page.locator("dialog.photo").get_by_role("button", name="Close").click()
+    expect(page.locator("dialog.photo")).to_have_count(0)
+
+
+def test_a_camera_that_may_not_be_used_is_said(page: Page, screen: Locator) -> None:
+    page.evaluate("navigator.mediaDevices.getUserMedia = async () => { throw new Error('denied'); }")
+    screen.locator("button.camera").click()
+    expect(page.locator("dialog.photo p")).to_be_visible()
+    expect(page.locator("dialog.photo").get_by_role("button")).to_have_count(1)
+
+
 def test_what_is_no_picture_is_said_and_the_others_stay(page: Page, screen: Locator, tmp_path: Path) -> None:
     fake = tmp_path / "notes.png"
     fake.write_text("<html>not a picture</html>")

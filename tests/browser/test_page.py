@@ -50,11 +50,12 @@ def test_every_other_tab_answers(page: Page) -> None:
 
 def test_stop_keeps_what_was_written_and_frees_the_composer(page: Page) -> None:
     send(page, "chat", "Count from 1 to 500 in words, one per line.")
-    expect(page.locator("#transcript-chat .bot-row").last).to_contain_text("Three", ignore_case=True, timeout=ANSWER_MS)
+    three = re.compile("three|3", re.IGNORECASE)  # a small model may well count in digits
+    expect(page.locator("#transcript-chat .bot-row").last).to_contain_text(three, timeout=ANSWER_MS)
     page.locator("#composer-chat .stop-button").click()
     last = answered(page, "chat")
     expect(last).to_contain_text("Stopped here.")
-    expect(last).to_contain_text("Three", ignore_case=True)
+    expect(last).to_contain_text(three)
 
 
 def test_the_tiny_demo_says_what_it_is_and_answers_about_a_picture(page: Page) -> None:

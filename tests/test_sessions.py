@@ -1,0 +1,36 @@
+"""Which answers run for whom, and the key under which engines elsewhere know a conversation."""
+
+from __future__ import annotations
+
+from ui.sessions import Sessions
+
+
+def test_a_conversation_has_one_key_that_tells_nothing() -> None:
+    sessions = Sessions()
+    key = sessions.conversation("page-1", "chat")
+    assert key == sessions.conversation("page-1", "chat")
+    assert key not in (sessions.conversation("page-1", "math"), sessions.conversation("page-2", "chat"))
+    assert key != Sessions().conversation("page-1", "chat"), "another start of the playground makes another one"
+    assert "page-1" not in key
+    assert len(key) == 32
+
+
+def test_a_tab_has_one_answer_at_a_time() -> None:
+    sessions = Sessions()
+    controls = sessions.start("page", "chat")
+    assert controls is not None
+    assert sessions.start("page", "chat") is None
+    assert sessions.start("page", "math") is not None
+    assert sessions.find("page", "chat") is controls
+    sessions.end("page", "chat")
+    assert sessions.find("page", "chat") is None
+
+
+def test_a_page_that_goes_stops_what_runs_for_it_and_nothing_else() -> None:
+    sessions = Sessions()
+    mine, other = sessions.start("page", "chat"), sessions.start("other", "chat")
+    assert mine is not None
+    assert other is not None
+    sessions.close("page")
+    assert mine.cancel.is_set()
+    assert not other.cancel.is_set()
