@@ -7,6 +7,7 @@ neighbours as in the library's own processing.
 from __future__ import annotations
 
 import io
+import json
 import random
 from collections.abc import Iterator
 from itertools import pairwise
@@ -133,6 +134,61 @@ def test_answers_are_true(seed: int) -> None:
             for step in steps:
                 left, right = step.split(" = ")
                 assert sum(map(int, left.split(" + "))) == int(right)
+
+
+NEAR, FAR = pictures.Thing("circle", "red", (5, 5, 25, 25)), pictures.Thing("square", "blue", (70, 70, 95, 95))
+CORNERS = pictures.Scene(np.zeros((100, 100, 3), np.uint8), (NEAR, FAR))
+"""A red circle in the upper left and a blue square in the lower right."""
+
+
+def is_near(words: str) -> bool:
+    return "circle" in words or "red" in words
+
+
+def asked(maker: dialogues.Maker, seed: int) -> dialogues.Turn:
+    """A question of this kind; a maker has none now and then."""
+    draw = random.Random(seed)
+    return next(turn for _ in range(99) if (turn := maker(draw, CORNERS, "en")))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_answers_about_one_place_are_true(seed: int) -> None:
+    turn = asked(dialogues._half, seed)
+    question = turn.question.lower()
+    if turn.answer in ("Yes.", "No."):
+        assert (turn.answer == "Yes.") == (is_near(question) == ("left" in question or "top" in question))
+    else:
+        assert turn.answer in (("Left.", "Top.") if is_near(question) else ("Right.", "Bottom."))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_answers_about_two_places_are_true(seed: int) -> None:
+    turn = asked(dialogues._which, seed)
+    first = any(word in turn.question.lower() for word in ("left", "higher", "up"))
+    assert is_near(turn.answer) == first
+    beside = asked(dialogues._beside, seed)
+    question = beside.question.lower()
+    near_first = is_near(question.split(" the ")[1])
+    before = any(word in question for word in ("left", "above", "higher"))
+    assert (beside.answer == "Yes.") == (near_first == before)
+
+
+def test_boxes_are_told_in_steps_of_ten_and_lie_on_their_things() -> None:
+    scene = scenes(5)[4]
+    found = json.loads(dialogues.boxes(scene.things, scene, "en"))
+    for thing, said in zip(sorted(scene.things, key=lambda thing: thing.centre[0]), found, strict=True):
+        for edge, told, side in zip(thing.box, said["bbox_2d"], (160, 128) * 2, strict=True):
+            assert told % 10 == 0
+            assert told / 1000 == pytest.approx(min(1, max(0, edge / side)), abs=0.0051)
+
+
+def test_what_a_lesson_does_not_teach_is_refused() -> None:
+    draw = random.Random(5)
+    sign = pictures.sign(draw, 128, 96)
+    for turn in dialogues.about(draw, sign, lessons.SHAPE_SKILLS, 8):
+        assert turn.answer in dialogues.I_ONLY_KNOW.values()
+    read = dialogues.about(draw, sign, ("reading",), 8)
+    assert any(sign.word in turn.answer for turn in read)
 
 
 def rows(words) -> Iterator[tuple[str, Row]]:

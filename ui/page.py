@@ -69,6 +69,8 @@ def build(engines: Mapping[str, Engine]) -> gr.Blocks:
             say = say_for(request)  # tabs do not follow a change of language by themselves
             host = request.url.hostname or ""
             text = say("where_here") if host in LOOPBACK else say("where_host", host=host)
+            if any(engine.place for engine in engines.values()):
+                text = say("where_engines")
             updates: Update = {where: f"<p>{html.escape(text)}</p>"}
             updates |= {tab: gr.update(label=say(f"tab_{tab.id}")) for tab in tabs}
             for tuning in tunings:

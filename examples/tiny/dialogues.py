@@ -21,9 +21,9 @@ Tongue = Literal["en", "zh"]
 Skill = Literal["colour and shape", "finding", "counting", "position", "sums", "reading", "charts", "refusing"]
 
 I_ONLY_KNOW = {
-    "en": "I only know drawn pictures: the colours and shapes of things, where they are and how many, printed words, "
-    "and bar charts; and sums of small numbers.",
-    "zh": "我只懂画出来的图：物体的颜色和形状、位置和数量、印出来的字、条形图；还有小数字的加法。",
+    "en": "I only know drawn pictures: the colours and shapes of things, where they are and how many; and sums of small "
+    "numbers.",
+    "zh": "我只懂画出来的图：物体的颜色和形状、位置和数量；还有小数字的加法。",
 }
 NO_PICTURE = {"en": "Please add a picture first.", "zh": "请先添加一张图片。"}
 
@@ -446,6 +446,8 @@ def about(draw: random.Random, scene: Scene, skills: Sequence[Skill], count: int
             turn = _read(draw, scene, tongue)
         else:
             turn = draw.choice(ABOUT_SHAPES[draw.choice([s for s in skills if s in ABOUT_SHAPES])])(draw, scene, tongue)
+        if turn and turn.skill in ("reading", "charts") and turn.skill not in skills and (scene.word or scene.bars):
+            turn = Turn("refusing", turn.question, I_ONLY_KNOW[tongue], "")  # not taught: to be said, not guessed
         if turn:
             turns.append(turn)
     return turns
