@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from app import make_engines
+from backends import boxes
 from backends.cancel import Controls
 from backends.catalog import Catalog
 from backends.machine import Machine
@@ -327,3 +328,51 @@ def test_one_thing_is_seen(engine, question: str, said: str) -> None:
     PIL.ImageDraw.Draw(picture).ellipse((90, 60, 200, 170), fill="#d62828")
     picture.save(file, "PNG")
     assert answer(engine, question, file.getvalue()) == said
+
+
+def drawn(*things: tuple[str, str, tuple[int, int, int, int]]) -> bytes:
+    """A picture of 320 x 320 pixels with circles and squares on white."""
+    picture, file = PIL.Image.new("RGB", (320, 320), "white"), io.BytesIO()
+    pen = PIL.ImageDraw.Draw(picture)
+    for shape, colour, box in things:
+        (pen.ellipse if shape == "circle" else pen.rectangle)(box, fill=colour)
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+RED, BLUE = "#d62828", "#1d4ed8"
+TWO = drawn(("circle", RED, (30, 40, 110, 120)), ("square", BLUE, (190, 200, 280, 290)))
+
+
+def test_a_thing_is_found(engine) -> None:
+    (mark,) = boxes.read(answer(engine, "Where is the blue square?", TWO)).marks
+    assert mark.label == "blue square"
+    card = engine.models.choose("image")
+    (found,) = boxes.in_pixels((mark,), card.eyes, (320, 320), (320, 320))
+    assert (found.x0, found.y0, found.x1, found.y1) == pytest.approx((190, 200, 280, 290), abs=16)
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("How many objects are there?", "2"),
+        ("How many circles are there?", "1"),
+        ("Is the red circle left of the blue square?", "Yes."),
+        ("Is the red circle below the blue square?", "No."),
+        ("What is in the top left corner?", "A red circle."),
+        ("有几个物体？", "2"),
+    ],
+)
+def test_two_things_are_told_apart(engine, question: str, said: str) -> None:
+    assert answer(engine, question, TWO) == said
+
+
+def test_thinking_adds_one_number_after_the_other(engine) -> None:
+    assert answer(engine, "What is 3 + 5 + 2 + 7 + 4 + 6?", thinking=True) == "27"
+
+
+def test_a_sign_is_not_guessed(engine) -> None:
+    sign = PIL.Image.fromarray(pictures.sign(random.Random(4), 192, 128).pixels)
+    file = io.BytesIO()
+    sign.save(file, "PNG")
+    assert answer(engine, "What does the sign say?", file.getvalue()) == dialogues.I_ONLY_KNOW["en"]

@@ -31,9 +31,9 @@ class AnswerReader:
         self._splitter: Splitter | None = None
         if inside and kind == "prompted":  # the prompt itself opened the thoughts
             self._splitter = Splitter(inside=True)
-        elif request.thinking.enabled and begun is None and (kind == "prompted" or not dialect.parses_thoughts):
-            # A server without a parser for thoughts leaves them in the text; 'always' templates open them themselves.
-            self._splitter = Splitter(inside=kind == "always")
+        elif request.thinking.enabled and begun is None:
+            # A server that does not know the template leaves thoughts in the text; 'always' templates open them.
+            self._splitter = Splitter(inside=kind == "always" and not dialect.parses_thoughts)
         self._exact = False  # whether the server says with every chunk how many tokens there are
         self._predicted = 0  # tokens that the server says it has made
         self._told = 0  # tokens that have left here with a delta
