@@ -10,10 +10,10 @@ from ui.markdown import as_words
 from ui.render import Say
 
 
-def choices(ranked: list[Ranked], own_choice: Card | None, say: Say) -> list[tuple[str, str]]:
-    """(label, card id) pairs for the dropdown; the empty id is this machine's own choice."""
+def choices(ranked: list[Ranked], own_choice: Card | None, say: Say, remote: bool = False) -> list[tuple[str, str]]:
+    """(label, card id) pairs for the dropdown; the empty id is this machine's own choice, or a remote engine's."""
     name = own_choice.name if own_choice is not None else "-"
-    rows = [(say("model_auto", name=name), "")]
+    rows = [(say("model_auto_remote" if remote else "model_auto", name=name), "")]
     return rows + [(f"{card.name} ⊘ {reason}" if reason else card.name, card.id) for card, _, reason in ranked]
 
 

@@ -11,6 +11,7 @@ from backends.catalog import Card
 from backends.engine import Engine
 from backends.errors import InvalidRequest
 from backends.hardware import Ranked
+from backends.remote_models import RemoteModels
 from ui import model_picker
 from ui.choices import MAX_BUDGET, check_sampling
 from ui.controls import changed, mark, source_line
@@ -123,7 +124,8 @@ class Tuning:
         }
 
     def _picker(self, engine: Engine, ranked: list[Ranked], model: str, say: Say) -> Any:
-        return gr.update(choices=model_picker.choices(ranked, self.desk.own_choice(engine), say), value=model)
+        remote = isinstance(engine.models, RemoteModels)
+        return gr.update(choices=model_picker.choices(ranked, self.desk.own_choice(engine), say, remote), value=model)
 
     def _controls(self, engine: Engine, card: Card, thinking: bool, kept: dict[str, Any], say: Say) -> Update:
         """What follows from engine, model and mode. `kept`: the sampling values that the visitor changed."""

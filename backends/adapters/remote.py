@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -126,7 +127,15 @@ class Remote:
         seen = request.card.modalities & self._dialect.modalities
         if any(message.images for message in request.messages) and "image" not in seen:
             raise UnsupportedModality(f"{request.card.name} reads text only on this engine.")
-        yield from self._wire.stream(request, cancel)
+        yield from self._wire.stream(self._within_context(request), cancel)
+
+    def _within_context(self, request: GenerationRequest) -> GenerationRequest:
+        """No more new tokens asked for than there is room for: vLLM refuses what llama-server would cut."""
+        if self._dialect.counting == "llama" or request.sampling.max_new_tokens <= self._context // 8:
+            return request
+        room = max(1, self._context - self.count_tokens(request))
+        most = min(room, request.sampling.max_new_tokens)
+        return replace(request, sampling=request.sampling.model_copy(update={"max_new_tokens": most}))
 
     def count_tokens(self, request: GenerationRequest) -> int:
         return self._wire.count_tokens(request)

@@ -15,7 +15,8 @@ MODEL = "Qwen/Qwen3-8B"
 
 
 class Misbehaving(ThreadingHTTPServer):
-    """`act` answers the questions, `listed` that for models; the next `unhealthy` ones for health are told to wait.
+    """`act` answers the questions, `listed` that for models; the next `unhealthy` ones for health are told to wait;
+    `counted` tokens has every prompt.
     `bodies`, `heads`: what was asked."""
 
     daemon_threads = True
@@ -27,6 +28,7 @@ class Misbehaving(ThreadingHTTPServer):
         self.listed: Any = {"data": [{"id": MODEL, "owned_by": "vllm", "max_model_len": 4096}]}
         self.listed_status = 200
         self.unhealthy = 0
+        self.counted: int | None = None
         self.bodies: list[dict[str, Any]] = []
         self.heads: list[dict[str, str]] = []
         self.hung_up = threading.Event()
@@ -60,7 +62,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path != "/v1/chat/completions":
-            self.say(404, {})
+            known = self.path == "/tokenize" and self.server.counted is not None
+            self.say(200 if known else 404, {"count": self.server.counted})
             return
         self.server.bodies.append(body)
         self.server.heads.append({name.lower(): value for name, value in self.headers.items()})

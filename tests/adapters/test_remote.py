@@ -389,3 +389,16 @@ def test_without_a_conversation_nothing_is_said_of_one(server: Misbehaving, engi
     list(engine.run(replace(request, conversation=""), Controls()))
     assert "user" not in server.bodies[0]
     assert "x-session-id" not in server.heads[0]
+
+
+@pytest.mark.parametrize("counted", [None, 900])
+def test_no_more_is_asked_for_than_the_context_has_room_for(
+    server: Misbehaving, engine: Engine, counted: int | None
+) -> None:
+    """vLLM refuses such a request; how long the prompt is it tells at /tokenize, where that can be reached."""
+    server.counted = counted
+    card = engine.models.choose("chat")
+    request = GenerationRequest(card, (Message.of("user", "Hello?" * 20),), Sampling(max_new_tokens=32_768))
+    assert isinstance(list(engine.run(request, Controls()))[-1], Done)
+    asked = server.bodies[0]["max_tokens"]
+    assert asked == 4096 - 900 if counted else 3900 < asked < 4096

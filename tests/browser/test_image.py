@@ -128,7 +128,7 @@ def test_a_photo_can_be_taken(page: Page, screen: Locator) -> None:
 
 
 def test_a_camera_that_may_not_be_used_is_said(page: Page, screen: Locator) -> None:
-    page.evaluate("navigator.mediaDevices.getUserMedia = async () => { throw new Error('denied'); }")
+    page.evaluate("() => { navigator.mediaDevices.getUserMedia = async () => { throw new Error('denied'); }; }")
     screen.locator("button.camera").click()
     expect(page.locator("dialog.photo p")).to_be_visible()
     expect(page.locator("dialog.photo").get_by_role("button")).to_have_count(1)
@@ -143,7 +143,7 @@ def test_what_is_no_picture_is_said_and_the_others_stay(page: Page, screen: Loca
 
 
 def test_an_example_brings_its_picture_and_a_picture_alone_is_a_question(page: Page, screen: Locator) -> None:
-    page.locator("#transcript-image .example").first.click()
+    page.locator("#transcript-image .example", has_text="What is in the picture?").click()
     expect(screen.locator(".stage figure")).to_have_count(1)
     page.locator("#composer-image textarea").fill("")
     page.locator("#composer-image textarea").press("Enter")
