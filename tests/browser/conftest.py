@@ -58,6 +58,8 @@ def page(browser: Browser, playground: str) -> Iterator[Page]:
     page.locator("#composer-chat textarea").wait_for()
     page.locator("#tab-chat .settings.open").wait_for()
     page.get_by_text("Meet Qwen").wait_for()
+    # Comes with everything else that the server says of a page that opens: what was typed before would be overwritten.
+    page.locator("#tab-chat").get_by_text("Licence:").wait_for()
     yield page
     context.close()
     assert errors == []

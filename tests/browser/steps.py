@@ -72,6 +72,8 @@ def set_number(screen: Locator, label: str, value: object) -> None:
 def keep_short(screen: Locator) -> None:
     """Bounds the answers: now and then a small model repeats one word until its context is full, for minutes."""
     open_section(screen, "Sampling")
+    expect(screen.get_by_label("number input for Max new tokens")).not_to_have_value("0")
+    screen.get_by_text("Back to the official values").hover()  # waits until the section has come to rest
     set_number(screen, "Max new tokens", 32)
     expect(screen).to_contain_text("changed; official is")
 
