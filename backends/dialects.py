@@ -61,6 +61,7 @@ def _names(*same: str, **others: str) -> dict[str, str]:
 
 _PLAIN = _names("temperature", "top_p", "presence_penalty", "seed", max_new_tokens="max_tokens")
 _FULL = _PLAIN | _names("top_k", "min_p", "repetition_penalty")
+_COUNTED = {"stream_options": {"include_usage": True}}
 
 LLAMA_SERVER = Dialect(
     name="llama.cpp",
@@ -86,7 +87,7 @@ SGLANG = Dialect(
     sampling=_FULL,
     continues="text",
     seeded=False,  # only with --enable-deterministic-inference
-    extra={"stream_options": {"include_usage": True}},
+    extra=_COUNTED,
     health="/health",
 )
 OLLAMA = Dialect(
@@ -95,7 +96,7 @@ OLLAMA = Dialect(
     thinking_switch=("reasoning_effort",),
     thinking_values=("none", None),
     logprobs=False,
-    extra={"stream_options": {"include_usage": True}},
+    extra=_COUNTED,
 )
 TRANSFORMERS_SERVE = Dialect(
     name="transformers serve",
@@ -112,7 +113,7 @@ LM_STUDIO = Dialect(
     sampling=_PLAIN | _names("top_k", repetition_penalty="repeat_penalty"),
     thinking_switch=(),
     logprobs=False,
-    extra={"stream_options": {"include_usage": True}},
+    extra=_COUNTED,
 )
 MODEL_STUDIO = Dialect(
     name="Alibaba Model Studio",
@@ -120,7 +121,7 @@ MODEL_STUDIO = Dialect(
     thinking_switch=("enable_thinking",),
     logprobs=False,
     takes_user=False,
-    extra={"stream_options": {"include_usage": True}},
+    extra=_COUNTED,
 )
 MODELSCOPE = Dialect(
     name="ModelScope",
@@ -128,14 +129,14 @@ MODELSCOPE = Dialect(
     thinking_switch=("enable_thinking",),
     logprobs=False,
     takes_user=False,
-    extra={"stream_options": {"include_usage": True}},
+    extra=_COUNTED,
 )
 HF_ROUTER = Dialect(
     name="Hugging Face router",
     sampling=_PLAIN,  # the provider behind it decides about the rest
     thinking_switch=(),
     takes_user=False,
-    extra={"stream_options": {"include_usage": True}},
+    extra=_COUNTED,
 )
 FOUNDRY_LOCAL = Dialect(
     name="Foundry Local",
@@ -149,7 +150,7 @@ OPENAI = Dialect(
     sampling=_PLAIN,
     thinking_switch=(),
     takes_user=False,
-    extra={"stream_options": {"include_usage": True}},
+    extra=_COUNTED,
 )
 
 DIALECTS: Mapping[str, Dialect] = {

@@ -100,7 +100,7 @@ class RemoteModels:
         return sorted(rows, key=lambda row: (row[2] != "", task not in row[0].good_at))
 
     def judge(self, card: Card, task: str) -> Ranked:
-        fit = Fit(True, 0, card.context, self.entry.parallel, "")
+        fit = self._fit(card)
         if self.trouble is not None:
             return card, fit, "is on an engine that cannot be used now"
         return card, fit, "" if suits(card, task) else "reads only text"
@@ -108,7 +108,7 @@ class RemoteModels:
     def get(self, card: Card) -> Model:
         with self._lock:
             if (model := self._models.get(card.id)) is None:
-                model = self._models[card.id] = Model(card, Fit(True, 0, card.context, self.entry.parallel, ""))
+                model = self._models[card.id] = Model(card, self._fit(card))
             return model
 
     def ready(self, model: Model, cancel: Cancel) -> Generator[Loading, None, Backend | None]:
@@ -146,6 +146,9 @@ class RemoteModels:
         for model in self.loaded():
             model.unload()
         self._hang_up()
+
+    def _fit(self, card: Card) -> Fit:
+        return Fit(True, 0, card.context, self.entry.parallel, "")
 
     def _refresh(self) -> None:
         with self._lock:

@@ -117,6 +117,14 @@ def _unique(draw: random.Random, scene: Scene) -> tuple[Group, Thing] | None:
     return None
 
 
+def _pair(draw: random.Random, scene: Scene) -> tuple[tuple[Group, Thing], tuple[Group, Thing]] | None:
+    """Two things, as `_unique` gives one."""
+    if len(scene.things) < 2:
+        return None
+    one, other = _unique(draw, scene), _unique(draw, scene)
+    return (one, other) if one and other and one[1] is not other[1] else None
+
+
 def _say(draw: random.Random, tongue: Tongue, english: Sequence[str], chinese: Sequence[str], **words: str) -> str:
     question = draw.choice(english if tongue == "en" else chinese).format(**words)
     if tongue == "en" and draw.random() < 0.15:
@@ -247,11 +255,9 @@ SIDES: tuple[tuple[str, str, str, Callable[[Thing, Thing], float], int], ...] = 
 
 
 def _beside(draw: random.Random, scene: Scene, tongue: Tongue) -> Turn | None:
-    if len(scene.things) < 2:
+    if (pair := _pair(draw, scene)) is None:
         return None
-    one, other = _unique(draw, scene), _unique(draw, scene)
-    if not one or not other or one[1] is other[1]:
-        return None
+    one, other = pair
     plain, long, chinese, ahead, axis = draw.choice(SIDES)
     by = ahead(one[1], other[1])
     if abs(by) < 0.06 * (scene.height if axis else scene.width):
@@ -275,11 +281,9 @@ FURTHEST = (
 
 
 def _which(draw: random.Random, scene: Scene, tongue: Tongue) -> Turn | None:
-    if len(scene.things) < 2:
+    if (pair := _pair(draw, scene)) is None:
         return None
-    one, other = _unique(draw, scene), _unique(draw, scene)
-    if not one or not other or one[1] is other[1]:
-        return None
+    one, other = pair
     plain, other_words, chinese, axis, sign = draw.choice(FURTHEST)
     by = (other[1].centre[axis] - one[1].centre[axis]) * sign
     if abs(by) < 0.06 * (scene.height if axis else scene.width):
