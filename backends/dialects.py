@@ -52,6 +52,7 @@ class Dialect:
             continues=bool(self.continues),
             seeded=self.seeded,
             parallel=parallel,
+            counts=bool(self.counting),
         )
 
 

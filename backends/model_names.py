@@ -1,4 +1,5 @@
-"""Which card a server's name of a model means: 'Qwen/Qwen3-8B-AWQ', 'qwen3:8b' and 'Qwen3-8B-Q4_K_M.gguf' are one."""
+"""Which card a server's name of a model means: 'Qwen/Qwen3-8B-AWQ', 'qwen3:8b', 'Qwen3-8B-Q4_K_M.gguf' and
+'Qwen/Qwen3-8B-GGUF:Qwen3-8B-Q4_K_M.gguf' are one."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ _ENDINGS = re.compile(
 
 def card_for(name: str, catalog: Catalog) -> Card | None:
     """The card, or None where the name tells none for certain."""
-    plain = re.split(r"[/\\]", name.strip().lower())[-1].replace(":", "-")
+    plain = re.split(r"[/\\]", name.strip().lower())[-1]
+    plain = plain.split(":")[-1] if plain.endswith(".gguf") else plain.replace(":", "-")
     while (shorter := _ENDINGS.sub("", plain)) != plain:
         plain = shorter
     known = {card.id: card for card in catalog if not card.quantisation and not card.demo}

@@ -238,7 +238,7 @@ class Capabilities:
     """What an engine can do, declared before anything is loaded.
 
     `sampling` maps each honoured Sampling field to the engine's own name for it; a field that is missing is named in
-    `Done.ignored` and its slider is disabled.
+    `Done.ignored` and its slider is disabled. `counts`: tokens of a prompt are counted, not estimated from above.
     """
 
     engine: str
@@ -248,6 +248,7 @@ class Capabilities:
     continues: bool = True
     seeded: bool = True
     parallel: int = 1
+    counts: bool = True
 
     @property
     def ignored(self) -> tuple[str, ...]:

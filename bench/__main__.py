@@ -6,7 +6,16 @@ import argparse
 import sys
 import time
 
-from bench import page_speed, picture_speed, processes, real_engine, report, startup, transformers_speed
+from bench import (
+    page_speed,
+    picture_speed,
+    processes,
+    real_engine,
+    remote_speed,
+    report,
+    startup,
+    transformers_speed,
+)
 
 GROUPS = {
     "engine": real_engine.measure,
@@ -14,6 +23,7 @@ GROUPS = {
     "startup": startup.measure,
     "pictures": picture_speed.measure,
     "transformers": transformers_speed.measure,
+    "remote": remote_speed.measure,
 }
 
 

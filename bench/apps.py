@@ -1,4 +1,4 @@
-"""The servers under test, each in a process of its own: `python -m bench.apps NAME`.
+"""The servers under test, each in a process of its own: `python -m bench.apps NAME [ARGUMENTS]`.
 
 Prints one line of JSON once it serves, then lives until its stdin is closed, so that none outlives the measurement.
 """
@@ -18,6 +18,7 @@ from bench.script import Question
 
 PARALLEL = 64
 CONTEXT = 65_536
+USERS = 32
 STARTER = "qwen2.5-coder-0.5b-instruct"
 
 
@@ -50,6 +51,34 @@ def real() -> dict[str, Any]:
     engine, backend = loaded_engine()
     client = backend._client
     return _serve_page(engine) | {"server": str(client.base_url), "key": client.headers["Authorization"]}
+
+
+def engine_elsewhere() -> dict[str, Any]:
+    """A llama-server with the real 0.5B and a slot for each of `USERS`."""
+    from backends.adapters.llama_cpp import LlamaCpp
+    from backends.catalog import Catalog
+    from backends.settings import read_settings
+    from backends.weights import WeightStore
+
+    store = WeightStore(read_settings([]).cache_dir)
+    backend = LlamaCpp(store, context=1024, slots=USERS, threads=os.cpu_count() or 1)
+    for _ in backend.load(Catalog.read().get(STARTER)):
+        pass
+    client = backend._client
+    assert client is not None
+    return {"url": str(client.base_url).rstrip("/"), "key": client.headers["Authorization"]}
+
+
+def remote(url: str, key: str) -> dict[str, Any]:
+    """The real page on an engine elsewhere."""
+    from backends import registry
+    from backends.catalog import Catalog
+    from backends.engine import Engine
+    from backends.remote_engines import RemoteEngine
+
+    os.environ["ELSEWHERE_KEY"] = key.removeprefix("Bearer ")
+    entry = RemoteEngine(name="elsewhere", url=f"{url}/v1", key_env="ELSEWHERE_KEY", parallel=USERS)
+    return _serve_page(Engine(registry.remote(entry, Catalog.read())))
 
 
 def chat_interface() -> dict[str, Any]:
@@ -97,9 +126,11 @@ def _serve_page(engine: Any) -> dict[str, Any]:
     return {"url": blocks.local_url}
 
 
-APPS: dict[str, Callable[[], dict[str, Any]]] = {app.__name__: app for app in (playground, real, chat_interface)}
+APPS: dict[str, Callable[..., dict[str, Any]]] = {
+    app.__name__: app for app in (playground, real, engine_elsewhere, remote, chat_interface)
+}
 
 if __name__ == "__main__":
-    print(json.dumps(APPS[sys.argv[1]]()), flush=True)
+    print(json.dumps(APPS[sys.argv[1]](*sys.argv[2:])), flush=True)
     sys.stdin.read()
     os._exit(0)

@@ -39,10 +39,10 @@ class Served:
 
 
 @contextmanager
-def serve(name: str) -> Iterator[Served]:
+def serve(name: str, *arguments: str) -> Iterator[Served]:
     """One of `bench.apps.APPS` in a process of its own."""
     with tempfile.TemporaryFile("w+") as errors:
-        command = [sys.executable, "-m", "bench.apps", name]
+        command = [sys.executable, "-m", "bench.apps", name, *arguments]
         with subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
         ) as process:

@@ -20,6 +20,7 @@ from backends.model_names import card_for
         ("qwen2.5-coder:7b", "qwen2.5-coder-7b-instruct"),
         ("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf", "qwen2.5-coder-0.5b-instruct"),
         ("unsloth/Qwen3-4B-Instruct-2507-GGUF", "qwen3-4b-instruct-2507"),
+        ("Qwen/Qwen3-4B-Instruct-2507-GGUF:qwen3-4b-instruct-2507-q4_k_m.gguf", "qwen3-4b-instruct-2507"),
         ("Qwen/Qwen3-14B-GPTQ-Int4", "qwen3-14b"),
         ("/models/Qwen3-VL-2B-Instruct", "qwen3-vl-2b-instruct"),
         (r"C:\models\Qwen3-0.6B-Q8_0.gguf", "qwen3-0.6b"),

@@ -35,6 +35,8 @@ ATTEMPTS = 4
 WAIT_SECONDS = 5.0
 """Before the second attempt where the server does not say; doubled from one to the next."""
 LONGEST_WAIT_SECONDS = 60.0
+SYSTEM_OF_TEMPLATE = 32
+"""Tokens at most of the system message that Qwen2.5's template adds where there is none."""
 GRACE_SECONDS = 10.0
 """After which a client gives up by itself on a silence that `_Watch` should have ended."""
 
@@ -138,7 +140,7 @@ class Wire:
         except (KeyError, TypeError, ValueError) as exc:
             raise EngineError(NO_ANSWER) from exc
         text = sum(len((message.text + message.thoughts).encode()) for message in request.messages)
-        return text // 3 + 16 * len(request.messages) + more_tokens(request)
+        return text // 3 + 16 * len(request.messages) + SYSTEM_OF_TEMPLATE + more_tokens(request)
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         with self._links.borrow() as link:

@@ -15,7 +15,7 @@ from backends.adapters.openai_compatible import GRACE_SECONDS, Patience, Wire
 from backends.cancel import Cancel
 from backends.catalog import Card
 from backends.dialects import DIALECTS, OPENAI, OWNERS, Dialect
-from backends.errors import EngineBusy, EngineDied, EngineError, UnsupportedModality
+from backends.errors import EngineBusy, EngineDied, EngineError, PromptTooLong, UnsupportedModality
 from backends.remote_engines import RemoteEngine
 from backends.remote_models import Offer, Served
 from backends.types import Answer, Done, GenerationRequest, Loading, Thought
@@ -131,10 +131,13 @@ class Remote:
 
     def _within_context(self, request: GenerationRequest) -> GenerationRequest:
         """No more new tokens asked for than there is room for: vLLM refuses what llama-server would cut."""
-        if self._dialect.counting == "llama" or request.sampling.max_new_tokens <= self._context // 8:
+        counted = self.capabilities.counts  # asks the server; an estimate costs nothing
+        if self._dialect.counting == "llama" or (counted and request.sampling.max_new_tokens <= self._context // 8):
             return request
-        room = max(1, self._context - self.count_tokens(request))
-        most = min(room, request.sampling.max_new_tokens)
+        prompt = self.count_tokens(request)
+        if prompt >= self._context and not counted:  # nor may the server refuse it: Ollama cuts it
+            raise PromptTooLong(f"The text has more tokens than this model can read here: at most {self._context:,}.")
+        most = min(max(1, self._context - prompt), request.sampling.max_new_tokens)
         return replace(request, sampling=request.sampling.model_copy(update={"max_new_tokens": most}))
 
     def count_tokens(self, request: GenerationRequest) -> int:
@@ -142,11 +145,11 @@ class Remote:
 
     @property
     def context(self) -> int:
-        return self._context
+        return self._context if self.alive else 0
 
     @property
     def alive(self) -> bool:
-        return not self._closed.is_set()
+        return self._context > 0 and not self._closed.is_set()
 
     def close(self) -> None:
         self._closed()

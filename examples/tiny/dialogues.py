@@ -404,9 +404,12 @@ def _bar(draw: random.Random, scene: Scene, tongue: Tongue) -> Turn:
     return Turn("charts", asked, str(bar.value), bar.label)
 
 
-def sum_of(draw: random.Random, tongue: Tongue) -> Turn:
-    """A sum of 5 to 10 small numbers; thinking adds one number after the other."""
-    numbers = [draw.randint(1, 9) for _ in range(draw.randint(5, 10))]
+MOST_SUMMANDS = 14
+
+
+def sum_of(draw: random.Random, tongue: Tongue, fewest: int = 2) -> Turn:
+    """A sum of numbers from 1 to 9, up to `MOST_SUMMANDS` of them; thinking adds one number after the other."""
+    numbers = [draw.randint(1, 9) for _ in range(draw.randint(fewest, MOST_SUMMANDS))]
     total, steps = numbers[0], []
     for number in numbers[1:]:
         steps.append(f"{total} + {number} = {total + number}")
@@ -430,7 +433,7 @@ ABOUT_SHAPES: dict[Skill, tuple[Maker, ...]] = {
     "colour and shape": (_describe, _colour_of, _shape_of, _is_there),
     "finding": (_find, _find, _find, _find_everything),
     "counting": (_count,),
-    "position": (_beside, _beside, _which, _half, _half, _corner),
+    "position": (_beside, _beside, _beside, _which, _half, _corner, _corner),
 }
 
 

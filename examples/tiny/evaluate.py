@@ -25,6 +25,7 @@ from examples.tiny.strangers import strange_question
 
 MODEL = Path(__file__).with_name("model")
 BATCH = 16
+FEWEST_SUMMANDS = 8
 
 HELD_OUT = (
     "Who won the world cup in 1998?", "Can you recommend a good restaurant?", "How do magnets work?",
@@ -165,7 +166,7 @@ def position(draw: random.Random, tongue: Tongue) -> Question:
 
 def sums(thinking: bool) -> Callable[[random.Random, Tongue], Question]:
     def ask(draw: random.Random, tongue: Tongue) -> Question:
-        turn = sum_of(draw, tongue)
+        turn = sum_of(draw, tongue, FEWEST_SUMMANDS)
         name = f"5 sums, thinking {'on' if thinking else 'off'}"
         return Question(name, tongue, turn.question, _is(turn.answer), thinking=thinking)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from backends.adapters.scripted import Script, Scripted, small_talk, tokens
+from backends.cancel import Cancel
 from backends.catalog import Card, Catalog
 from backends.types import Backend, Begun, GenerationRequest, Loading, Message, Sampling, Thinking
+from tests.adapters.transformers_serve import free_port, served
 
 if TYPE_CHECKING:
     from backends.weights import WeightStore
@@ -23,12 +25,16 @@ COUNT = "Write all the numbers from 1 to 1000, with a space after each:"
 
 @dataclass(frozen=True)
 class Adapter:
-    """An engine under the contract: `backend` is loaded and shared by all tests, `fresh()` makes one that is not."""
+    """An engine under the contract: `backend` is loaded and shared by all tests, `fresh()` makes one that is not.
+
+    `stops_reading`: a prompt that is being read can be stopped; a server elsewhere may not know how to.
+    """
 
     card: Card
     fresh: Callable[[], Backend]
     backend: Backend
     loading: tuple[Loading, ...]
+    stops_reading: bool = True
 
     def ask(self, text: str, *, think: bool = False, begun: Begun | None = None, **sampling: Any) -> GenerationRequest:
         """A request for a short answer, always the likeliest one, unless `sampling` says otherwise."""
@@ -44,10 +50,10 @@ class Adapter:
 
 
 @contextmanager
-def _under_contract(card: Card, fresh: Callable[[], Backend]) -> Iterator[Adapter]:
+def _under_contract(card: Card, fresh: Callable[[], Backend], stops_reading: bool = True) -> Iterator[Adapter]:
     backend = fresh()
     try:
-        yield Adapter(card, fresh, backend, tuple(backend.load(card)))
+        yield Adapter(card, fresh, backend, tuple(backend.load(card)), stops_reading)
     finally:
         backend.close()
 
@@ -58,6 +64,7 @@ def _under_contract(card: Card, fresh: Callable[[], Backend]) -> Iterator[Adapte
         "scripted",
         pytest.param("llama_cpp", marks=pytest.mark.model),
         pytest.param("transformers", marks=pytest.mark.model),
+        pytest.param("transformers_serve", marks=pytest.mark.model),
     ],
 )
 def adapter(request: pytest.FixtureRequest) -> Adapter:
@@ -103,6 +110,34 @@ def transformers_adapter(weight_store: WeightStore, starter_weights: Callable[[s
 
     with _under_contract(card, fresh) as adapter:
         yield adapter
+
+
+@pytest.fixture(scope="session")
+def transformers_serve_adapter(
+    starter_weights: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Adapter]:
+    from backends.adapters.hf_transformers.torchvision_shim import make_torchvision_importable
+    from backends.adapters.remote import Remote, Server
+    from backends.remote_engines import RemoteEngine
+
+    make_torchvision_importable()
+    from backends.adapters.hf_transformers import loading
+
+    card = Catalog.read().get("qwen2.5-coder-0.5b-instruct").model_copy(update={"context": 2048})
+    folder = loading.unpack(starter_weights(card.id), card.weight_bytes("transformers"))
+    with (
+        served(folder, tmp_path_factory.mktemp("hub"), free_port()) as address,
+        closing(Server(RemoteEngine(name="serve", url=f"{address}/v1"))) as server,
+    ):
+        offer = server.look()
+
+        def fresh() -> Backend:
+            return Remote(server, offer.dialect, offer.models[0])
+
+        with _under_contract(card, fresh, stops_reading=False) as adapter:
+            for _ in adapter.backend.stream(adapter.ask("Hello", max_new_tokens=1), Cancel()):
+                """The server loads the weights with the first request."""
+            yield adapter
 
 
 def _obedient(request: GenerationRequest) -> Script:

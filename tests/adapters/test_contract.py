@@ -102,7 +102,9 @@ def test_no_thoughts_unless_asked_for(adapter: Adapter) -> None:
 def test_usage_adds_up(adapter: Adapter) -> None:
     request = adapter.repeat("The sea is blue.")
     usage = listen(adapter.backend, request).done.usage
-    assert usage.prompt == adapter.backend.count_tokens(request) > 0
+    counted = adapter.backend.count_tokens(request)
+    assert 0 < usage.prompt <= counted
+    assert usage.prompt == counted or not adapter.backend.capabilities.counts
     assert 0 <= usage.cached <= usage.prompt
     assert usage.answer > 0
     assert usage.thinking == 0
@@ -151,6 +153,8 @@ def test_after_cancel_at_most_one_more_delta_and_the_engine_is_idle(adapter: Ada
 
 
 def test_cancel_from_another_thread_ends_the_reading_of_a_long_prompt(adapter: Adapter) -> None:
+    if not adapter.stops_reading:
+        pytest.skip("reads a prompt to its end")
     cancel = Cancel()
     request = adapter.ask("Find the odd one out: " + "apple pear " * (adapter.backend.context // 4))
     cancelled_at: list[float] = []

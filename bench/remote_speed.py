@@ -1,0 +1,128 @@
+"""What the playground keeps of the speed of an engine elsewhere, for one user, for eight and for a full class."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+
+from backends.adapters.links import Links
+from backends.adapters.openai_compatible import Wire
+from backends.catalog import Catalog
+from backends.dialects import LLAMA_SERVER
+from backends.types import GenerationRequest, Message
+from bench.apps import STARTER
+from bench.browser import Site
+from bench.processes import serve
+from bench.real_engine import MODEL, ask_directly, through_page
+from bench.report import Figure, median
+from ui.tabs import tab
+
+TOKENS = 100
+USERS = {1: 0.98, 8: 0.97, 32: 0.95}
+"""How many ask at once, and the share of the server's own tokens a second that the playground has to keep."""
+ANIMALS = [
+    "ant",
+    "bee",
+    "cat",
+    "dog",
+    "eel",
+    "fox",
+    "goat",
+    "hen",
+    "ibis",
+    "jay",
+    "kite",
+    "lion",
+    "mole",
+    "newt",
+    "owl",
+    "pig",
+    "quail",
+    "rat",
+    "seal",
+    "toad",
+]
+GREEDY = {"temperature": 0.0, "max_new_tokens": TOKENS, "seed": 1}
+
+Ask = Callable[[str], None]
+
+
+def measure(quick: bool) -> Iterator[Figure]:
+    """Alternately through the page and past it; the ratio is taken pair by pair, as the machine's pace drifts."""
+    failed: list[str] = []
+    with (
+        serve("engine_elsewhere") as engine,
+        serve("remote", engine.url, engine.told["key"]) as page,
+        httpx.Client() as no,
+    ):
+        site = Site(page.url)
+        wire = Wire(Links(lambda: no), LLAMA_SERVER, STARTER)
+
+        def directly(text: str) -> None:
+            if ask_directly(engine.url, engine.told["key"], _body(wire, text)).tokens != TOKENS:
+                raise RuntimeError("the server's answer had another length")
+
+        def by_page(text: str) -> None:
+            through_page(site, text, GREEDY)
+
+        for users, least in USERS.items():
+            pairs = 1 if quick else {1: 15, 8: 7, 32: 5}[users]
+            for ask in (directly, by_page):  # fills the prompt cache: not counted
+                _rate(users, ask, failed)
+            rates = [(_rate(users, directly, failed), _rate(users, by_page, failed)) for _ in range(pairs)]
+            ratio = median([ours / theirs for theirs, ours in rates])
+            yield Figure(
+                f"tokens a second of an engine elsewhere, {users} {'users' if users > 1 else 'user'}",
+                "the same server, asked directly",
+                f"{median([ours for _, ours in rates]):.1f}",
+                f"{median([theirs for theirs, _ in rates]):.1f}",
+                f"{pairs} pairs" if pairs > 1 else "1 pair",
+                f"{ratio:.3f}",
+                f"at least {least}",
+                ratio >= least,
+                f"{MODEL} on a llama-server with {max(USERS)} slots on the same machine; each user asks for {TOKENS} "
+                "tokens, greedy, with the same body; all tokens over the time from the first post to the end of the "
+                "last stream, through the page as a browser drives it. The ratio is the median over the pairs.",
+            )
+    yield Figure(
+        f"answers that failed under {max(USERS)} users and fewer",
+        "",
+        str(len(failed)),
+        "",
+        "all of the above",
+        target="none",
+        met=not failed,
+        note=failed[0] if failed else "an answer of another length counts as failed.",
+    )
+
+
+def _body(wire: Wire, text: str) -> dict[str, object]:
+    card = Catalog.read().get(STARTER)
+    sampling = card.official("chat", False).values.model_copy(update=GREEDY)
+    messages = (Message.of("system", tab("chat").system), Message.of("user", text))
+    return wire.body(GenerationRequest(card, messages, sampling))
+
+
+def _rate(users: int, ask: Ask, failed: list[str]) -> float:
+    """Tokens a second in all, when so many ask in the same moment; what fails is added to `failed`."""
+    together = threading.Barrier(users + 1)
+
+    def user(number: int) -> None:
+        animal = ANIMALS[number % len(ANIMALS)]
+        together.wait()
+        try:
+            ask(f"Tell me a long story about {number + 2} animals, one of them a {animal}, in many paragraphs.")
+        except (OSError, RuntimeError, StopIteration) as exc:
+            failed.append(f"{type(exc).__name__}: {exc}"[:200])
+
+    threads = [threading.Thread(target=user, args=(number,)) for number in range(users)]
+    for thread in threads:
+        thread.start()
+    together.wait()
+    started = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    return users * TOKENS / (time.perf_counter() - started)
