@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     blocks = build(engines)
     try:
-        blocks.launch(**launch_options(settings.host, settings.port), prevent_thread_lock=True)
+        blocks.launch(**launch_options(settings.host, settings.port, settings.proxies), prevent_thread_lock=True)
         # Asked in the background and after the start, which it would slow.
         probe = next(iter(engines.values())).models.hub_reachable
         threading.Thread(target=probe, name="hub probe", daemon=True).start()

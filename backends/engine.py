@@ -73,10 +73,10 @@ class Engine:
 
         clock = _Clock()
         model = self.models.get(card)
-        if not (yield from model.line.wait(cancel)):
+        if (turn := (yield from model.line.wait(cancel, request.person))) is None:
             yield Done("cancelled", timings=clock.timings())
             return
-        taken_at = clock.turn = time.monotonic()
+        clock.turn = turn.taken_at
         try:
             backend = yield from self.models.ready(model, cancel)
             clock.ready = time.monotonic()
@@ -93,7 +93,7 @@ class Engine:
                 yield event
         finally:
             model.last_used = time.monotonic()
-            model.line.give_back(taken_at)
+            model.line.give_back(turn)
 
 
 def fit_into_context(backend: Backend, request: GenerationRequest) -> tuple[GenerationRequest, int]:

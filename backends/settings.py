@@ -53,6 +53,12 @@ class Settings(BaseSettings):
     open_to_network: bool = Field(
         default_factory=_on_space, description="Allow listening on an address that other machines can reach."
     )
+    proxies: int = Field(
+        default_factory=lambda: int(_on_space()),
+        ge=0,
+        le=10,
+        description="How many proxies of your own stand in front; they tell the address of a visitor without a cookie.",
+    )
     engines: Path | None = Field(
         None, description="File that lists engines on other machines; examples/engines.toml says how."
     )

@@ -123,7 +123,8 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One question. `conversation` is the same for all questions of one, and tells nothing of whose it is."""
+    """One question. `conversation` is the same for all questions of one, and tells nothing of whose it is; `person` is
+    the key under which its asker waits for a turn, and never leaves the playground."""
 
     card: Card
     messages: tuple[Message, ...]
@@ -132,6 +133,7 @@ class GenerationRequest:
     logprobs: int = 0
     begun: Begun | None = None
     conversation: str = ""
+    person: str = ""
 
 
 # --- events, in the order in which they may come -------------------------------------------------

@@ -45,6 +45,14 @@ class Site:
         connection.request("GET", path)
         return _body(connection.getresponse())
 
+    def seat(self) -> str:
+        """The cookie of a new visitor; a ChatInterface gives none."""
+        connection = http.client.HTTPConnection(self.address, timeout=60)
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        _body(response)
+        return (response.headers["Set-Cookie"] or "").partition(";")[0]
+
     def composer(self) -> int:
         """The box that questions are typed into: the playground's chat tab's, or a ChatInterface's only one."""
         boxes = {target for d in self.config["dependencies"] for target, event in d["targets"] if event == "submit"}
@@ -68,6 +76,7 @@ class Page:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.session = secrets.token_hex(5)
+        self.headers = {"Content-Type": "application/json", "Cookie": site.seat()}
         self.values = {
             i: None if component["type"] in KEPT_ELSEWHERE else component["props"].get("value")
             for i, component in site.components.items()
@@ -128,7 +137,7 @@ class Page:
     def _follow(self, answered: Answered, started: float, first: str) -> list[Any]:
         """Reads the session's stream to the end of its one event; returns the outputs."""
         connection = http.client.HTTPConnection(self.site.address, timeout=300)
-        connection.request("GET", f"{API}/queue/data?session_hash={self.session}")
+        connection.request("GET", f"{API}/queue/data?session_hash={self.session}", headers=self.headers)
         mark, outputs = first.encode(), []
         for line in events(connection.getresponse()):
             if answered.first_s is None and mark in line:
@@ -148,7 +157,7 @@ class Page:
         connection, used = self._idle.pop() if self._idle else (None, 0.0)
         if connection is None or time.monotonic() - used > KEPT_ALIVE_SECONDS:
             connection = http.client.HTTPConnection(self.site.address, timeout=300)
-        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        connection.request("POST", path, json.dumps(body), self.headers)
         reply = json.loads(_body(connection.getresponse()))
         self._idle.append((connection, time.monotonic()))
         return reply

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import annotated_types
+import gradio as gr
 import pytest
 
 from backends.catalog import Catalog
@@ -49,7 +50,11 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def signature(spec: TabSpec) -> inspect.Signature:
-    return inspect.signature(api._endpoint(cast(Any, None), spec))
+    """What a caller gives: all but the request itself, which gradio adds."""
+    whole = inspect.signature(api._endpoint(cast(Any, None), spec))
+    request, *given = whole.parameters.values()
+    assert request.annotation is gr.Request
+    return whole.replace(parameters=given)
 
 
 def as_code(value: object) -> str:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -100,6 +100,16 @@ class Site:
                 heard.append(next(waiting))
         except StopIteration as end:
             return heard, end.value
+
+
+@contextmanager
+def answering(model: Model) -> Iterator[None]:
+    """For as long as somebody is answered by it."""
+    waiting = model.line.wait(Cancel())
+    with pytest.raises(StopIteration) as taken:
+        next(waiting)
+    yield
+    model.line.give_back(taken.value.value)
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -245,12 +255,11 @@ def test_a_model_that_is_answering_is_never_unloaded(card: Card) -> None:
     site = Site(cards(card, "a", "b", size=3 * GIB), memory=6 * GIB)
     site.load("a")
     site.model("b")  # there was room for it when it came into the line
-    site.model("a").line.running = 1
-    with pytest.raises(OutOfMemory):
-        site.load("b")
-    assert site.closed == []
-    assert site.models.loaded()[0].backend.alive
-    site.model("a").line.running = 0
+    with answering(site.model("a")):
+        with pytest.raises(OutOfMemory):
+            site.load("b")
+        assert site.closed == []
+        assert site.models.loaded()[0].backend.alive
     assert site.load("b")[1] is not None
     assert site.closed == ["a"]
 
@@ -278,8 +287,7 @@ def test_two_models_that_load_at_the_same_time_do_not_count_on_the_same_memory(
 ) -> None:
     site = Site(cards(card, "a", "b", size=4 * GIB), memory=7 * GIB, hold=True)
     first, second = map(site.model, names)
-    first.line.running = second.line.running = 1  # each has a visitor who waits for it
-    with ThreadPoolExecutor(2) as pool:
+    with answering(first), answering(second), ThreadPoolExecutor(2) as pool:  # each has a visitor who waits for it
         futures = [pool.submit(site.load, name) for name in names]
         eventually(lambda: site.loads != [])
         time.sleep(0.05)  # time for the other to begin too, if it is let
@@ -304,11 +312,10 @@ def test_engines_make_room_for_one_another_but_never_of_what_is_answering(card: 
     site.load("a")
     assert site.other.judge(site.other.catalog.get("a"), "chat")[2] == "", "what would be unloaded was not counted"
     site.model("a+")  # comes into its line while there is hope
-    site.model("a").line.running = 1
-    with pytest.raises(OutOfMemory):
-        site.load("a+")
-    assert site.closed == []
-    site.model("a").line.running = 0
+    with answering(site.model("a")):
+        with pytest.raises(OutOfMemory):
+            site.load("a+")
+        assert site.closed == []
     assert site.load("a+")[1] is not None
     assert site.closed == ["a"]
     assert site.models.loaded() == [], "the picker shows the models of its own engine"
@@ -353,15 +360,12 @@ def test_whatever_is_loaded_where_memory_is_kept_and_nobody_is_interrupted(card:
     names = ["a", "b", "c", "a+", "b+", "c+"]
     for name in data.draw(st.lists(st.sampled_from(names), max_size=8)):
         busy = data.draw(st.sampled_from([*site.live, None]))
-        if busy:
-            site.model(busy).line.running = 1
-        with suppress(OutOfMemory):
-            site.load(name)
-        assert site.detect().ram_available >= 0
-        assert site.detect().gpus[0].free >= 0
-        if busy:
-            assert busy in site.live
-            site.model(busy).line.running = 0
+        with answering(site.model(busy)) if busy else nullcontext():
+            with suppress(OutOfMemory):
+                site.load(name)
+            assert site.detect().ram_available >= 0
+            assert site.detect().gpus[0].free >= 0
+            assert busy is None or busy in site.live
 
 
 # --- which one -----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from backends.errors import InvalidRequest, PlaygroundError
 from backends.pictures import decode
 from backends.types import Sampling
 from ui.choices import MAX_MESSAGE, answers, check_message, choose
+from ui.people import NOBODY, Asker, person
 from ui.pictures import Picture, attached, check_count
 from ui.tabs import TABS, TabSpec
 from ui.transcript import MAX_TURNS, Reply, Stats, Transcript, Turn
@@ -70,22 +71,27 @@ def _endpoint(engine: Engine, spec: TabSpec) -> Callable[..., Iterator[dict[str,
     parameters = {"message": (str, inspect.Parameter.empty), **seeing, **own, **COMMON}
 
     def endpoint(*arguments: Any) -> Iterator[dict[str, Any]]:
-        yield from ask(engine, spec, dict(zip(parameters, arguments, strict=True)))
+        request, *given = arguments
+        yield from ask(engine, spec, dict(zip(parameters, given, strict=True)), Asker(person(request)))
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     endpoint.__name__ = spec.id
     endpoint.__doc__ = f"Ask the {spec.id} tab; streams the answer so far, the last item is final."
-    endpoint.__annotations__ = {name: hint for name, (hint, _) in parameters.items()} | {
+    whose = {"request": (gr.Request, inspect.Parameter.empty)}  # gradio's own part, in no documentation
+    endpoint.__annotations__ = {name: hint for name, (hint, _) in (whose | parameters).items()} | {
         "return": Iterator[dict[str, Any]]
     }
     endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(n, kind, default=default, annotation=hint) for n, (hint, default) in parameters.items()],
+        [
+            inspect.Parameter(name, kind, default=default, annotation=hint)
+            for name, (hint, default) in (whose | parameters).items()
+        ],
         return_annotation=Iterator[dict[str, Any]],
     )
     return endpoint
 
 
-def ask(engine: Engine, spec: TabSpec, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def ask(engine: Engine, spec: TabSpec, given: Mapping[str, Any], asker: Asker = NOBODY) -> Iterator[dict[str, Any]]:
     """The endpoint of `spec` as a plain generator. A refusal is one item with state 'failed'; never raises."""
     controls = Controls()
     try:
@@ -105,7 +111,7 @@ def ask(engine: Engine, spec: TabSpec, given: Mapping[str, Any]) -> Iterator[dic
         )
         earlier = _transcript(given["history"] or [], tuple(choices.instructions))
         transcript = earlier.ask(message, tuple(choices.instructions), pictures)
-        for now in answers(engine, choices, transcript, controls, lambda: INTERVAL_SECONDS):
+        for now in answers(engine, choices, transcript, controls, lambda: INTERVAL_SECONDS, asker):
             yield _item(spec, now.turns[-1].replies)
     except PlaygroundError as exc:
         yield _refusal(exc)

@@ -12,6 +12,7 @@ from backends.special_tokens import has_control_tokens
 from ui.choices import answers, check_message
 from ui.desk import Desk, Update, Values, context_line
 from ui.markdown import as_meant
+from ui.people import Asker, person
 from ui.pictures import Picture
 from ui.render import Message, Say
 from ui.texts import say_for
@@ -84,10 +85,8 @@ class Asking:
         values = values | ({panel.pictures.tray: tray} if panel.pictures else {})
         before = desk.show(earlier, say)
         try:
-            conversation = desk.sessions.conversation(page, tab)
-            growing = answers(
-                desk.engine(values), choices, transcript, controls, lambda: desk.sessions.interval, conversation
-            )
+            asker = Asker(person(request), desk.sessions.conversation(page, tab))
+            growing = answers(desk.engine(values), choices, transcript, controls, lambda: desk.sessions.interval, asker)
             yield {
                 panel.chatbot: before + desk.show_last(transcript, say),
                 panel.composer: gr.update(value="", submit_btn=False, stop_btn=True),

@@ -19,6 +19,7 @@ from backends.eyes import fitted_size
 from backends.prompts import with_system
 from backends.types import GenerationRequest, Message, Sampling, Thinking
 from ui.pace import Tagged, paced
+from ui.people import NOBODY, Asker
 from ui.pictures import Picture, check_pictures
 from ui.render import fold
 from ui.tabs import TabSpec
@@ -41,7 +42,7 @@ class Choices:
     instructions: Mapping[str, str]
     visual_tokens: int = 0
 
-    def request(self, transcript: Transcript, language: str, conversation: str = "") -> GenerationRequest:
+    def request(self, transcript: Transcript, language: str, asker: Asker = NOBODY) -> GenerationRequest:
         messages = transcript.messages(self.card, language, self.visual_tokens)
         if self.system.strip():
             messages = (Message.of("system", self.system), *messages)
@@ -50,7 +51,8 @@ class Choices:
             with_system(messages, self.instructions[language]),
             self.sampling,
             self.thinking,
-            conversation=conversation,
+            conversation=asker.conversation,
+            person=asker.person,
         )
 
 
@@ -123,11 +125,9 @@ def answers(
     transcript: Transcript,
     controls: Controls,
     interval: Callable[[], float],
-    conversation: str = "",
+    asker: Asker = NOBODY,
 ) -> Iterator[Transcript]:
     """The transcript as its last turn's replies grow, at a pace for the eye; the last one is final.
-
-    `conversation` is the key under which remote engines know it.
 
     The engines start with the call, not with the first look at what it returns.
     """
@@ -138,9 +138,7 @@ def answers(
         reply.language: Reply(language=reply.language, prompted=prompted, stats=stats)
         for reply in transcript.turns[-1].replies
     }
-    sources = {
-        language: engine.run(choices.request(transcript, language, conversation), controls) for language in replies
-    }
+    sources = {language: engine.run(choices.request(transcript, language, asker), controls) for language in replies}
     return _grown(transcript, replies, paced(sources, interval), started, choices)
 
 

@@ -1,12 +1,15 @@
-"""The one ASGI layer in front of the page: which endpoints can be called by name, and what the browser may fetch."""
+"""The one ASGI layer in front of the page: which endpoints can be called by name, what the browser may fetch, and whose
+request it is."""
 
 from __future__ import annotations
 
 import re
 
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ui.people import People
 from ui.tabs import TABS
 
 # Under it nothing that a model writes makes the browser call anyone else.
@@ -20,10 +23,11 @@ _OPEN = {"call": _TABS, "call/v2": _TABS, "run": frozenset({"predict"}), "api": 
 
 
 class Doors:
-    """ASGI middleware: answers 404 for whatever is not a named endpoint, and adds the content policy to the rest."""
+    """ASGI middleware: answers 404 for whatever is not a named endpoint, notes in a request's state for whom it counts,
+    adds the content policy to every answer, and gives a seat to who opens the page without one."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, people: People) -> None:
+        self.app, self.people = app, people
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -33,9 +37,14 @@ class Doors:
             await JSONResponse({"error": "There is no such endpoint."}, 404)(scope, receive, send)
             return
 
-        async def with_policy(message: Message) -> None:
+        scope.setdefault("state", {})["person"] = self.people.key(scope)
+        added = [(b"content-security-policy", CONTENT_POLICY)]
+        if scope["path"] == "/" and not self.people.seat(Headers(scope=scope)):
+            added.append((b"set-cookie", self.people.new_seat(scope).encode()))
+
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", CONTENT_POLICY)]
+                message["headers"] = [*message["headers"], *added]
             await send(message)
 
-        await self.app(scope, receive, with_policy)
+        await self.app(scope, receive, with_headers)

@@ -22,6 +22,7 @@ from ui.doors import Doors
 from ui.handlers import QUICK, restored, wire
 from ui.lean_gradio import LeanBlocks
 from ui.panel import build_panel
+from ui.people import People
 from ui.sessions import Sessions
 from ui.tabs import TABS
 from ui.texts import LANGUAGES, dictionaries, i18n, label, say_for
@@ -95,8 +96,8 @@ def build(engines: Mapping[str, Engine]) -> gr.Blocks:
     return blocks
 
 
-def launch_options(host: str, port: int) -> dict[str, Any]:
-    """The arguments of `Blocks.launch`."""
+def launch_options(host: str, port: int, proxies: int = 0) -> dict[str, Any]:
+    """The arguments of `Blocks.launch`. `proxies`: how many of the host's own stand in front of this server."""
     return {
         "server_name": host,
         "server_port": port or None,
@@ -112,7 +113,7 @@ def launch_options(host: str, port: int) -> dict[str, Any]:
         "share": False,
         "quiet": True,
         "ssr_mode": False,
-        "app_kwargs": {"routes": [Route("/healthz", _healthz)], "middleware": [Middleware(Doors)]},
+        "app_kwargs": {"routes": [Route("/healthz", _healthz)], "middleware": [Middleware(Doors, People(proxies))]},
     }
 
 
