@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 REPEAT = "Repeat this line:\n"
 COUNT = "Write all the numbers from 1 to 1000, with a space after each:"
+
+
+ELSEWHERE = "CONTRACT_URL"
+"""The environment variable with the address of any server that serves the 0.5B; its key in CONTRACT_KEY."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ def _under_contract(card: Card, fresh: Callable[[], Backend], stops_reading: boo
         pytest.param("llama_cpp", marks=pytest.mark.model),
         pytest.param("transformers", marks=pytest.mark.model),
         pytest.param("transformers_serve", marks=pytest.mark.model),
+        *([pytest.param("elsewhere", marks=pytest.mark.model)] if ELSEWHERE in os.environ else []),
     ],
 )
 def adapter(request: pytest.FixtureRequest) -> Adapter:
@@ -137,6 +143,20 @@ def transformers_serve_adapter(
         with _under_contract(card, fresh, stops_reading=False) as adapter:
             for _ in adapter.backend.stream(adapter.ask("Hello", max_new_tokens=1), Cancel()):
                 """The server loads the weights with the first request."""
+            yield adapter
+
+
+@pytest.fixture(scope="session")
+def elsewhere_adapter() -> Iterator[Adapter]:
+    from backends import registry
+    from backends.remote_engines import RemoteEngine
+
+    entry = RemoteEngine(name="elsewhere", url=os.environ[ELSEWHERE], key_env="CONTRACT_KEY", parallel=2)
+    with closing(registry.remote(entry, Catalog.read())) as models:
+        card = models.choose("chat")
+        offer, served = models._offer, models._served[card.id]
+        assert offer is not None
+        with _under_contract(card, lambda: models._open(offer, served), stops_reading=False) as adapter:
             yield adapter
 
 
