@@ -1,7 +1,7 @@
 """How the servers that speak OpenAI's chat completions differ, as rows of data. Nothing here sends anything.
 
 What each row says was read in the servers' sources and documentation; those of llama-server, of vLLM (recordings of
-0.32) and of transformers serve are also run by the tests, the others are not.
+0.32; a real one by hand) and of transformers serve are also run by the tests, the others are not.
 """
 
 from __future__ import annotations

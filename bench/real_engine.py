@@ -88,10 +88,10 @@ def _throughput(pairs: int) -> Figure:
         body = Wire(Links(lambda: unused), LLAMA_SERVER, card.id).body(GenerationRequest(card, messages, sampling))
         site, server, key = Site(served.url), served.told["server"], served.told["key"]
         direct_s = [ask_directly(server, key, body)]  # fills the prompt cache, as does the next line: not counted
-        page_s = [through_page(site, STORY, greedy)]
+        page_s = [seconds_through(opened_page(site, greedy), STORY, TOKENS)]
         for _ in range(pairs):
             direct_s.append(ask_directly(server, key, body))
-            page_s.append(through_page(site, STORY, greedy))
+            page_s.append(seconds_through(opened_page(site, greedy), STORY, TOKENS))
     direct = [TOKENS / answer.whole_s for answer in direct_s[1:]]
     page = [TOKENS / seconds for seconds in page_s[1:]]
     if any(answer.tokens != TOKENS for answer in direct_s):
@@ -112,15 +112,20 @@ def _throughput(pairs: int) -> Figure:
     )
 
 
-def through_page(site: Site, text: str, sampling: Mapping[str, float]) -> float:
-    """Seconds for the whole answer through the chat tab; raises unless it had as many tokens as were asked for."""
+def opened_page(site: Site, sampling: Mapping[str, float]) -> Page:
+    """A new visitor's page with these values set."""
     page = Page(site)
     (send,) = site.triggered(site.composer(), "submit")
     for name, value in sampling.items():
         page.values[site.input_labelled(send, f"sampling_{name}")] = value
+    return page
+
+
+def seconds_through(page: Page, text: str, tokens: int) -> float:
+    """For the whole answer; raises unless it had so many tokens."""
     answered = page.ask(text, first='"process_completed"')
     saved = next(output for output in answered.final if isinstance(output, dict) and "turns" in output)
-    if saved["turns"][-1]["replies"][0]["stats"]["answer_tokens"] != sampling["max_new_tokens"]:
+    if saved["turns"][-1]["replies"][0]["stats"]["answer_tokens"] != tokens:
         raise RuntimeError("the playground's answer had another length")
     return answered.done_s
 

@@ -404,7 +404,7 @@ def _bar(draw: random.Random, scene: Scene, tongue: Tongue) -> Turn:
     return Turn("charts", asked, str(bar.value), bar.label)
 
 
-MOST_SUMMANDS = 14
+MOST_SUMMANDS = 18
 
 
 def sum_of(draw: random.Random, tongue: Tongue, fewest: int = 2) -> Turn:
