@@ -14,6 +14,7 @@ from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
+from bench.processes import keep_to
 from bench.script import Question
 
 PARALLEL = 64
@@ -54,14 +55,14 @@ def real() -> dict[str, Any]:
 
 
 def engine_elsewhere() -> dict[str, Any]:
-    """A llama-server with the real 0.5B and a slot for each of `USERS`."""
+    """A llama-server with the real 0.5B and a slot for each of `USERS`, on its own half of the processor."""
     from backends.adapters.llama_cpp import LlamaCpp
     from backends.catalog import Catalog
     from backends.settings import read_settings
     from backends.weights import WeightStore
 
     store = WeightStore(read_settings([]).cache_dir)
-    backend = LlamaCpp(store, context=1024, slots=USERS, threads=os.cpu_count() or 1)
+    backend = LlamaCpp(store, context=1024, slots=USERS, threads=keep_to(0))
     for _ in backend.load(Catalog.read().get(STARTER)):
         pass
     client = backend._client
@@ -70,12 +71,13 @@ def engine_elsewhere() -> dict[str, Any]:
 
 
 def remote(url: str, key: str) -> dict[str, Any]:
-    """The real page on an engine elsewhere."""
+    """The real page on an engine elsewhere, with which it shares no core."""
     from backends import registry
     from backends.catalog import Catalog
     from backends.engine import Engine
     from backends.remote_engines import RemoteEngine
 
+    keep_to(1)
     os.environ["ELSEWHERE_KEY"] = key.removeprefix("Bearer ")
     entry = RemoteEngine(name="elsewhere", url=f"{url}/v1", key_env="ELSEWHERE_KEY", parallel=USERS)
     return _serve_page(Engine(registry.remote(entry, Catalog.read())))
