@@ -70,8 +70,8 @@ def measure(quick: bool) -> Iterator[Figure]:
                 ratio >= least,
                 f"{MODEL} on a llama-server with {max(USERS)} slots, which has one half of the processor to itself, as "
                 "an engine on another machine would; page and clients run on the other. Each user asks for "
-                f"{TOKENS} tokens, greedy, with the same body; all tokens over the time from the first post to the end of "
-                "the last stream, through the page as a browser drives it. The ratio is the median over the pairs.",
+                f"{TOKENS} tokens, greedy, with the same body; all tokens over the time from the first post to the end "
+                "of the last stream, through the page as a browser drives it. The ratio is the median over the pairs.",
             )
     yield Figure(
         f"answers that failed under {max(USERS)} users and fewer",
