@@ -71,6 +71,11 @@ class RemoteModels:
     def capabilities(self) -> Capabilities:
         return (self._offer.dialect if self._offer else OPENAI).capabilities(self.entry.parallel)
 
+    @property
+    def reached(self) -> bool:
+        """Whether the server has ever said what it has."""
+        return self._offer is not None
+
     def probe(self) -> str:
         """What is wrong with the engine, in one sentence; empty where nothing is."""
         self._refresh()

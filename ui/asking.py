@@ -7,16 +7,17 @@ from collections.abc import Iterator
 import gradio as gr
 
 from backends.catalog import Card
-from backends.errors import PlaygroundError
+from backends.errors import EngineError, PlaygroundError
 from backends.special_tokens import has_control_tokens
+from backends.types import Failure
 from ui.choices import answers, check_message
 from ui.desk import Desk, Update, Values, context_line
 from ui.markdown import as_meant
 from ui.people import Asker, person
 from ui.pictures import Picture
-from ui.render import Message, Say
+from ui.render import Message, Say, fold
 from ui.texts import say_for
-from ui.transcript import Transcript
+from ui.transcript import Reply, Transcript
 
 
 class Asking:
@@ -69,6 +70,9 @@ class Asking:
         try:
             message = check_message(text)
             choices = desk.choices(values, pictures)
+        except EngineError as exc:
+            yield self._failed(values, earlier.ask(text, ("",), pictures), exc, say)
+            return
         except PlaygroundError as exc:
             gr.Warning(f"{exc.message} {exc.hint}")
             yield {panel.chatbot: desk.show(values[panel.transcript], say)}
@@ -97,6 +101,17 @@ class Asking:
         finally:
             controls.cancel()  # of no effect on an answer that has ended; ends one that nobody reads any more
             desk.sessions.end(page, tab)
+
+    def _failed(self, values: Values, asked: Transcript, exc: EngineError, say: Say) -> Update:
+        """An engine that cannot even be asked: that stands where the answer would, with a way to try again."""
+        transcript = asked.with_replies((fold(Reply(), Failure(exc.kind, exc.message, exc.hint), 0.0),))
+        return {
+            self.panel.chatbot: self.desk.show(transcript, say),
+            self.panel.transcript: transcript,
+            self.panel.composer: gr.update(value=transcript.turns[-1].user),
+            self.panel.saved: self.desk.save(values, transcript),
+            **self._after(values, transcript, say),
+        }
 
     def _stream(
         self, values: Values, card: Card, growing: Iterator[Transcript], before: list[Message], say: Say

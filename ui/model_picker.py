@@ -22,10 +22,14 @@ def describe(models: Models | RemoteModels, task: str, card: Card, say: Say) -> 
     _, fit, reason = models.judge(card, task)
     engine, name = models.capabilities.engine, f"**{as_words(card.name)}**"  # a server may call its models anything
     if isinstance(models, RemoteModels):
+        if not models.reached:
+            name = f"**{as_words(models.engine)}**"
         lines = [say("model_line_remote", name=name, engine=engine, place=as_words(models.place or "localhost"))]
         if models.trouble is not None:
             reason = ""
             lines.append(f"⊘ {models.trouble.message} {models.trouble.hint}")
+            if not models.reached:
+                return "\n\n".join(lines)
     else:
         loaded = any(model.card.id == card.id for model in models.loaded())
         size, memory = f"{card.parameters:g} B", f"{fit.need_bytes / 1e9:.1f}"

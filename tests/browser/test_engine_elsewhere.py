@@ -26,6 +26,10 @@ ENGINES = """
 name = "lab"
 url = "{url}/v1"
 key_env = "LAB_KEY"
+
+[[engine]]
+name = "gone"
+url = "http://127.0.0.1:9/v1"
 """
 
 
@@ -104,6 +108,23 @@ def test_a_closed_page_frees_the_server(page: Page, elsewhere: LlamaCpp) -> None
     ask_for_much(page, elsewhere)
     page.goto("about:blank")
     wait_until_free(elsewhere)
+
+
+def test_an_engine_that_was_never_there_is_said_where_the_answer_would_stand(page: Page) -> None:
+    screen, transcript = page.locator("#tab-chat"), page.locator("#transcript-chat")
+    screen.get_by_label("Engine", exact=True).click()
+    page.get_by_role("option", name="gone · localhost").click()
+    expect(screen.locator(".settings")).to_contain_text("The engine cannot be reached.")
+    expect(screen.locator(".settings")).not_to_contain_text("Licence:")
+    send(page, "chat", "Reply with the word apple.")
+    expect(transcript).to_contain_text("The engine cannot be reached.")
+    expect(page.locator("#composer-chat textarea")).to_have_value("Reply with the word apple.")
+    screen.get_by_label("Engine", exact=True).click()
+    page.get_by_role("option", name="lab · localhost").click()
+    expect(screen.locator(".settings")).to_contain_text("Licence:")
+    page.get_by_role("button", name="Retry").click()
+    expect(answered(page, "chat")).to_contain_text("pple")
+    expect(transcript.locator(".user-row")).to_have_count(1)
 
 
 def test_an_engine_that_goes_away_is_said_and_another_one_goes_on(

@@ -149,3 +149,16 @@ def test_an_example_brings_its_picture_and_a_picture_alone_is_a_question(page: P
     page.locator("#composer-image textarea").press("Enter")
     answered(page, "image")
     expect(page.locator("#transcript-image .user-row").last).to_contain_text("What is in the picture?")
+
+
+def test_on_a_phone_the_picture_leaves_room_for_the_talk(page: Page) -> None:
+    screen = open_tab(page, "image")
+    page.set_viewport_size({"width": 390, "height": 844})
+    screen.locator("input[type=file]").set_input_files(SHAPES)
+    screen.get_by_text("goes with the next message").wait_for()
+    talk, stage = page.locator("#transcript-image").bounding_box(), screen.locator(".stage").bounding_box()
+    assert talk is not None
+    assert stage is not None
+    assert talk["height"] > 200
+    assert stage["height"] > 200
+    assert page.evaluate("document.scrollingElement.scrollHeight <= window.innerHeight")
