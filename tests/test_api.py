@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import PIL.Image
 import pytest
-from drawn import bomb, drawn, file_of, seeing
+from drawn import drawn, seeing
 from gradio import processing_utils
 from gradio_client import Client, handle_file
 
@@ -27,6 +26,7 @@ from backends.errors import EngineDied
 from backends.machine import GIB, Machine
 from backends.models import House, Models
 from backends.types import GenerationRequest, Sampling
+from tests.hostile_pictures import HOSTILE, UNUSUAL
 from ui.api import PICTURES
 from ui.page import build, launch_options
 from ui.pictures import MOST_PICTURES
@@ -419,47 +419,9 @@ def test_the_task_reaches_the_model(app: App) -> None:
     assert_refused(app.call("image", task="smell"), "task must be one of")
 
 
-def turned(orientation: int) -> bytes:
-    exif = PIL.Image.Exif()
-    exif[0x0112] = orientation
-    return file_of(PIL.Image.new("RGB", (320, 64)), "JPEG", exif=exif)
-
-
-@pytest.mark.parametrize(
-    ("file", "size"),
-    [
-        (file_of(PIL.Image.new("CMYK", (64, 96)), "JPEG"), [64, 96]),
-        (file_of(PIL.Image.new("I;16", (64, 96))), [64, 96]),
-        (file_of(PIL.Image.new("P", (64, 96)), transparency=0), [64, 96]),
-        (turned(6), [64, 320]),
-        (file_of(PIL.Image.new("RGB", (64, 96)), "GIF"), [64, 96]),
-        (file_of(PIL.Image.new("RGB", (64, 96)), "BMP"), [64, 96]),
-        (file_of(PIL.Image.new("RGB", (64, 96)), "WEBP"), [64, 96]),
-    ],
-    ids=["CMYK", "16 bit", "palette", "turned", "GIF", "BMP", "WebP"],
-)
-def test_unusual_pictures_are_seen_as_a_viewer_shows_them(app: App, file: bytes, size: list[int]) -> None:
-    assert shown(app, images=app.upload(file))[1:] == [size]
-
-
-PHOTO = file_of(PIL.Image.radial_gradient("L").convert("RGB"), "JPEG")
-HOSTILE = {
-    "nothing": (b"", "is empty"),
-    "a text": (b"hello", "is not a picture"),
-    "HTML": (b"<html><script>alert(1)</script>", "is not a picture"),
-    "a bomb": (bomb(), "million pixels"),
-    "half a JPEG": (PHOTO[: len(PHOTO) // 2], "is damaged"),
-    "half a PNG": (drawn()[:-30], "is damaged"),
-    "a flipped bit": (drawn()[:45] + bytes([drawn()[45] ^ 1]) + drawn()[46:], "is damaged"),
-    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG drawing, which cannot be read"),
-    "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0", "PostScript drawing, which cannot be read"),
-    "PSD": (b"8BPS" + bytes(40), "Photoshop document, which cannot be read"),
-    "FITS": (b"SIMPLE  =" + b" " * 80, "FITS picture, which cannot be read"),
-    "HEIC": (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC or AVIF picture, which cannot be read"),
-    "JPEG 2000": (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "JPEG 2000 picture, which cannot be read"),
-    "PDF": (b"%PDF-1.7", "PDF document, which cannot be read"),
-    "too many bytes": (drawn() + bytes(20 * 2**20), "has more than 20 MiB"),
-}
+@pytest.mark.parametrize(("file", "size"), UNUSUAL.values(), ids=UNUSUAL)
+def test_unusual_pictures_are_seen_as_a_viewer_shows_them(app: App, file: bytes, size: tuple[int, int]) -> None:
+    assert shown(app, images=app.upload(file))[1:] == [list(size)]
 
 
 @pytest.mark.parametrize(("file", "words"), HOSTILE.values(), ids=HOSTILE)

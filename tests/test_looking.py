@@ -150,7 +150,7 @@ def test_a_file_that_is_no_picture_is_told_and_the_others_stay(tab: Tab, broken:
     update = tab.attach(tab.standing((GREEN,)), tab.upload(drawn(64, 48, "red"), broken, drawn(64, 48, "blue")))
     assert update[tab.pictures.tray] == (GREEN, RED, BLUE)
     (warning,) = tab.warnings
-    assert warning.startswith("The picture ")
+    assert warning.startswith("The file '1.png' ")
     assert not any(word in warning for word in ("Traceback", str(tab.uploads), "/", "PIL"))
 
 

@@ -25,7 +25,7 @@ from ui.people import NOBODY, Asker, person
 from ui.pictures import Picture, attached, check_count
 from ui.tabs import TABS, TabSpec
 from ui.transcript import MAX_TURNS, Reply, Stats, Transcript, Turn
-from ui.uploads import uploaded_bytes
+from ui.uploads import uploaded_bytes, uploaded_name
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _pictures(images: object) -> tuple[Picture, ...]:
     check_count(len(images or ()))
     tray: tuple[Picture, ...] = ()
     for file in images or ():
-        tray = attached(tray, decode(uploaded_bytes(file)))
+        tray = attached(tray, decode(uploaded_bytes(file), uploaded_name(file)))
     return tray
 
 

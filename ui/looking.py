@@ -17,7 +17,7 @@ from ui.pictures import MOST_PICTURES, Picture, attached, cost, cropped
 from ui.render import Say
 from ui.texts import say_for
 from ui.transcript import Transcript
-from ui.uploads import uploaded_bytes
+from ui.uploads import uploaded_bytes, uploaded_name
 
 
 class Looking:
@@ -31,7 +31,7 @@ class Looking:
         tray: tuple[Picture, ...] = values[self.pictures.tray]
         for file in values[self.pictures.upload] or ():
             try:
-                tray = attached(tray, decode(uploaded_bytes(file)))
+                tray = attached(tray, decode(uploaded_bytes(file), uploaded_name(file)))
             except PlaygroundError as exc:
                 gr.Warning(f"{exc.message} {exc.hint}")
                 if len(tray) >= MOST_PICTURES:  # said once, not for each of a thousand files

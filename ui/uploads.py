@@ -34,3 +34,9 @@ def uploaded_bytes(file: object) -> bytes:
             return opened.read(MAX_BYTES + 1)
     except (OSError, ValueError) as exc:
         raise refused from exc
+
+
+def uploaded_name(file: object) -> str:
+    """What the visitor calls a file that was uploaded, behind a folder of gradio's: for `decode` alone, which leaves that out."""
+    path = file.get("orig_name") or file.get("path") if isinstance(file, dict) else file
+    return path if isinstance(path, str) else ""

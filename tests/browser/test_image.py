@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import FilePayload, Locator, Page, expect
 
 from tests.browser.steps import ROOT, answered, asking, open_tab, send, served
+from tests.drawn import drawn
+from tests.hostile_pictures import HOSTILE, UNUSUAL
+from ui.pictures import MOST_PICTURES
 
 pytestmark = pytest.mark.browser
 
@@ -140,6 +143,41 @@ def test_what_is_no_picture_is_said_and_the_others_stay(page: Page, screen: Loca
     attach(screen, fake, SHAPES)
     page.locator(".toast-body", has_text="is not a picture").wait_for()
     expect(screen.locator(".stage figure")).to_have_count(1)
+
+
+def upload(screen: Locator, name: str, file: bytes) -> None:
+    payload: FilePayload = {"name": f"{name}.png", "mimeType": "image/png", "buffer": file}
+    screen.locator("input[type=file]").set_input_files(payload)
+
+
+def test_no_hostile_file_gets_in_and_everything_else_stays(page: Page, screen: Locator) -> None:
+    attach(screen, SHAPES)
+    screen.get_by_text("goes with the next message").wait_for()
+    page.locator("#composer-image textarea").fill("Where is the green triangle?")
+    for name, (file, words) in HOSTILE.items():
+        upload(screen, name, file)
+        page.locator(".toast-body", has_text=f"{name}.png").filter(has_text=words).wait_for()
+    expect(screen.locator(".stage figure")).to_have_count(1)
+    expect(page.locator("#composer-image textarea")).to_have_value("Where is the green triangle?")
+    page.locator("#composer-image textarea").press("Enter")
+    answered(page, "image")
+    expect(screen.locator(".stage .mark")).to_have_count(1)
+
+
+@pytest.mark.parametrize("name", ["CMYK", "16 bit", "palette", "turned"])
+def test_an_unusual_picture_is_shown_upright_in_its_size(screen: Locator, name: str) -> None:
+    file, (width, height) = UNUSUAL[name]
+    upload(screen, name, file)
+    expect(screen.locator(".stage figcaption")).to_contain_text(f"{width} × {height}")
+
+
+def test_one_picture_too_many_is_said_and_the_others_stay(page: Page, screen: Locator) -> None:
+    payloads: list[FilePayload] = [
+        {"name": f"{n}.png", "mimeType": "image/png", "buffer": drawn(32 + n, 32)} for n in range(MOST_PICTURES + 1)
+    ]
+    screen.locator("input[type=file]").set_input_files(payloads)
+    page.locator(".toast-body", has_text=f"at most {MOST_PICTURES}").wait_for()
+    expect(screen.locator(".stage nav button")).to_have_count(MOST_PICTURES)
 
 
 def test_an_example_brings_its_picture_and_a_picture_alone_is_a_question(page: Page, screen: Locator) -> None:
