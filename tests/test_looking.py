@@ -162,7 +162,7 @@ def test_what_was_not_uploaded_attaches_nothing(tab: Tab, files: Any) -> None:
 
 def test_a_thousand_files_fill_the_tray_and_are_told_about_once(tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[bytes] = []
-    monkeypatch.setattr(module, "decode", lambda data: (read.append(data), decode(data))[1])
+    monkeypatch.setattr(module, "decode", lambda data, name: (read.append(data), decode(data, name))[1])
     files = tab.upload(*(drawn(8 + n, 8) for n in range(MOST_PICTURES + 2)))
     update = tab.attach(tab.standing(), files * 100)
     assert len(update[tab.pictures.tray]) == MOST_PICTURES

@@ -37,6 +37,6 @@ def uploaded_bytes(file: object) -> bytes:
 
 
 def uploaded_name(file: object) -> str:
-    """What the visitor calls a file that was uploaded, behind a folder of gradio's: for `decode` alone, which leaves that out."""
+    """What the visitor calls an uploaded file, behind a folder of gradio's: for `decode`, which leaves that out."""
     path = file.get("orig_name") or file.get("path") if isinstance(file, dict) else file
     return path if isinstance(path, str) else ""
