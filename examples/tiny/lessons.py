@@ -69,6 +69,7 @@ LESSONS = (
     Lesson("talk", 1550, 1.5e-3, 0.92, 0.05, 0.03, skills=("position", "finding", *SHAPE_SKILLS), eyes_rate=0.0),
     Lesson("settle", 2400, 1.5e-3, 0.94, 0.03, 0.03, skills=("position", "counting", *SHAPE_SKILLS), eyes_rate=0.0),
     Lesson("tally", 700, 5e-4, 0.94, 0.03, 0.03, skills=("position", "finding", *SHAPE_SKILLS), eyes_rate=0.0),
+    Lesson("carry", 450, 6e-4, 0.94, 0.03, 0.03, skills=SHAPE_SKILLS, pictures=12, eyes_rate=0.0),
 )
 QUESTIONS = 4
 """How many questions a picture is asked in one step."""
