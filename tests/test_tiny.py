@@ -32,7 +32,7 @@ torch = pytest.importorskip("torch")
 import PIL.Image  # noqa: E402
 import PIL.ImageDraw  # noqa: E402
 
-from examples.tiny import anatomy, dialogues, evaluate, lessons, pictures, seeing  # noqa: E402
+from examples.tiny import anatomy, dialogues, lessons, pictures, seeing  # noqa: E402
 from examples.tiny.talking import Before, Row, Scribe, _packed  # noqa: E402
 
 MODEL = Path(lessons.__file__).with_name("model")
@@ -369,17 +369,7 @@ def test_two_things_are_told_apart(engine, question: str, said: str) -> None:
 
 def test_thinking_adds_one_number_after_the_other(engine) -> None:
     assert answer(engine, "What is 3 + 5 + 2 + 7 + 4 + 6?", thinking=True) == "27"
-
-
-@pytest.mark.parametrize(
-    ("skill", "least"), [("1", 0.95), ("2", 0.65), ("3", 0.85), ("4", 0.8), ("5 on", 0.85), ("refusing", 0.95)]
-)
-def test_what_is_shipped_knows_what_its_table_says(skill: str, least: float) -> None:
-    """A sample of `python -m examples.tiny.evaluate`, with room for the luck of the draw."""
-    draw = random.Random(7)
-    asked = [evaluate.SKILLS[skill](draw, tongue) for tongue in ("en", "zh") * 12]
-    scores = [q.score(said) for q, said in zip(asked, evaluate.answers(MODEL, asked), strict=True)]
-    assert sum(scores) / len(scores) >= least
+    assert answer(engine, "What is 8 + 9 + 7 + 9 + 6 + 8 + 9 + 7 + 8 + 9 + 5 + 7?", thinking=True) == "92"
 
 
 def test_a_sign_is_not_guessed(engine) -> None:
