@@ -87,7 +87,7 @@ def keep_to(half: int) -> int:
 
     As if the other half were another machine. Where the system knows no such binding, nothing happens.
     """
-    cores = sorted(range(os.cpu_count() or 1))
+    cores = range(os.cpu_count() or 1)
     share = max(1, len(cores) // 2)
     if hasattr(os, "sched_setaffinity") and len(cores) > 1:
         os.sched_setaffinity(0, cores[:share] if half == 0 else cores[share:])

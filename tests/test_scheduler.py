@@ -84,18 +84,16 @@ def result(waiting: Generator[Queued, None, Turn | None]) -> Turn | None:
     return end.value.value  # type: ignore[no-any-return]
 
 
-def taken(line: Line, person: str = "") -> Turn:
-    """A turn that is to be had at once."""
-    turn = result(line.wait(Cancel(), person))
-    assert turn is not None
-    return turn
-
-
 def got(waiting: Generator[Queued, None, Turn | None]) -> Turn:
     """The turn that is there now for who waits."""
     turn = result(waiting)
     assert turn is not None
     return turn
+
+
+def taken(line: Line, person: str = "") -> Turn:
+    """A turn that is to be had at once."""
+    return got(line.wait(Cancel(), person))
 
 
 def all_served(line: Line, turns: list[Turn], guests: list[Guest]) -> Iterator[Guest]:
