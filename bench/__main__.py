@@ -1,4 +1,4 @@
-"""`python -m bench [--only GROUP] [--quick]`: measures, prints the table, and rewrites docs/benchmarks.md."""
+"""`python -m bench [--only GROUP] [--quick]`: measures, and writes each group into docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -29,32 +29,27 @@ GROUPS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", choices=GROUPS, help="measure this group and leave docs/benchmarks.md alone")
-    parser.add_argument("--quick", action="store_true", help="few samples, to see that it runs; the same")
+    parser.add_argument("--only", choices=GROUPS, help="measure this group alone")
+    parser.add_argument("--quick", action="store_true", help="few samples, to see that it runs; writes nothing")
     parser.add_argument("--patience", type=float, default=120, help="seconds to wait for the machine to be quiet")
     options = parser.parse_args()
 
-    begun = time.monotonic()
-    busiest, figures = 0.0, []
-    for name, measure in GROUPS.items():
-        if options.only in (None, name):
-            busy = processes.quiet(0 if options.quick else options.patience)
-            print(f"{name} (the machine is {busy:.0f} % busy with other things)", flush=True)
-            with processes.Others() as others:
-                for figure in measure(options.quick):
-                    figures.append(figure)
-                    print("| " + " | ".join(figure.row) + " |", flush=True)
-            print(f"{name}: others used {others.percent:.0f} % of the machine meanwhile", flush=True)
-            busiest = max(busiest, others.percent)
-    print(f"\n{report.table(figures)}")
-    if options.only is None and not options.quick:
-        preliminary = ""
-        if busiest > processes.BUSY_PERCENT:
-            preliminary = "the machine was busy with other work; measure again on a quiet one."
-        seconds = time.monotonic() - begun
-        report.write(report.page(figures, "python -m bench", busiest, seconds, preliminary))
-        print(f"\nWritten to {report.FILE}")
-    return 1 if any(figure.met is False for figure in figures) else 0
+    missed = False
+    for name in [options.only] if options.only else GROUPS:
+        begun, figures = time.monotonic(), []
+        busy = processes.quiet(0 if options.quick else options.patience)
+        print(f"{name} (the machine is {busy:.0f} % busy with other things)", flush=True)
+        with processes.Others() as others:
+            for figure in GROUPS[name](options.quick):
+                figures.append(figure)
+                print("| " + " | ".join(figure.row) + " |", flush=True)
+        print(f"{name}: others used {others.percent:.0f} % of the machine meanwhile", flush=True)
+        missed = missed or any(figure.met is False for figure in figures)
+        if not options.quick:
+            too_busy = others.percent > processes.BUSY_PERCENT
+            took = time.monotonic() - begun
+            report.write(name, report.section(name, figures, others.percent, took, too_busy))
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

@@ -25,6 +25,13 @@ USERS = {1: 0.98, 8: 0.97, 32: 0.95}
 """How many ask at once, and the share of the server's own tokens a second that the playground has to keep."""
 GREEDY = {"temperature": 0.0, "max_new_tokens": TOKENS, "seed": 1}
 
+NOTE = (
+    f"{MODEL} on a llama-server with {max(USERS)} slots, which has one half of the processor to itself, as an engine on "
+    "another machine would; page and clients run on the other. Each user asks for "
+    f"{TOKENS} tokens, greedy, with the same body; all tokens over the time from the first post to the end of the last "
+    "stream, through the page as a browser drives it. The ratio is the median over the pairs. The rows below alike."
+)
+
 Ask = Callable[[str], object]
 Prepare = Callable[[], Ask]
 """Makes ready for a question, and returns what asks it."""
@@ -68,10 +75,7 @@ def measure(quick: bool) -> Iterator[Figure]:
                 f"{ratio:.3f}",
                 f"at least {least}",
                 ratio >= least,
-                f"{MODEL} on a llama-server with {max(USERS)} slots, which has one half of the processor to itself, as "
-                "an engine on another machine would; page and clients run on the other. Each user asks for "
-                f"{TOKENS} tokens, greedy, with the same body; all tokens over the time from the first post to the end "
-                "of the last stream, through the page as a browser drives it. The ratio is the median over the pairs.",
+                NOTE if users == 1 else "",
             )
     yield Figure(
         f"answers that failed under {max(USERS)} users and fewer",

@@ -63,41 +63,46 @@ def table(figures: Sequence[Figure]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def page(figures: Sequence[Figure], command: str, busy: float, seconds: float, preliminary: str = "") -> str:
+def section(group: str, figures: Sequence[Figure], busy: float, seconds: float, too_busy: bool) -> str:
+    """What docs/benchmarks.md says of one group, between two marks by which `write` finds it again."""
     notes = "\n".join(f"- **{figure.what}**: {figure.note}" for figure in figures if figure.note)
-    warning = f"\n> **Preliminary**: {preliminary}\n" if preliminary else ""
-    today = f"{datetime.date.today():%d %B %Y}"
-    return f"""# Benchmarks
-{warning}
-Written by `{command}` on {today}, in one run of {seconds / 60:.0f} minutes; do not edit by hand.
-Both columns of a row were measured alternately in that run, each server in a process of its own, the client in
-another. Values are medians of n unless the row says otherwise. Absolute values vary with the machine: compare ratios.
-
-{machine(busy)}
+    today = datetime.date.today()
+    warning = "\n> **Preliminary**: the machine was busy with other work; measure again on a quiet one.\n"
+    return f"""{_mark(group)}
+## {group.capitalize()}
+{warning if too_busy else ""}
+`python -m bench --only {group}`, {today.day} {today:%B %Y}, {max(1, round(seconds / 60))} min. {machine(busy)}
 
 {table(figures)}
 
-## How each was measured
-
 {notes}
-
-To measure again: `make bench`, or `python -m bench`. `--only NAME` measures one group and `--quick` takes fewer
-samples; both print the table and leave this file alone.
+{_mark(f"end of {group}")}
 """
+
+
+def write(group: str, text: str, file: Path = FILE) -> None:
+    """Puts a section in the place of the group's old one, else behind all others."""
+    page = file.read_text("utf-8")
+    begin, end = page.find(_mark(group)), page.find(_mark(f"end of {group}"))
+    if begin >= 0 and end >= 0:
+        page = page[:begin] + text + page[end + len(_mark(f"end of {group}")) + 1 :]
+    else:
+        page = page.rstrip("\n") + "\n\n" + text
+    file.write_text(page, "utf-8")
+
+
+def _mark(name: str) -> str:
+    return f"<!-- {name} -->"
 
 
 def machine(busy: float) -> str:
     versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
     return (
-        f"Machine: {psutil.cpu_count()} cores of {_cpu_name()}, {psutil.virtual_memory().total / 2**30:.0f} GiB RAM, "
+        f"{psutil.cpu_count()} cores of {_cpu_name()}, {psutil.virtual_memory().total / 2**30:.0f} GiB RAM, "
         f"{platform.system()}, no GPU used. Others used at most "
-        f"{busy:.0f} % of it while a group was measured.\n"
-        f"Software: Python {sys.version.split()[0]}, {versions}."
+        f"{busy:.0f} % of it meanwhile. "
+        f"Python {sys.version.split()[0]}, {versions}."
     )
-
-
-def write(text: str) -> None:
-    FILE.write_text(text, "utf-8")
 
 
 def _cpu_name() -> str:
