@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import signal
 import sys
 import threading
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-from backends import registry
+from backends import logs, registry
+from backends.accounts import Accounts
 from backends.cancel import Cancel
 from backends.catalog import Catalog
 from backends.engine import Engine
+from backends.limits import Limits
 from backends.machine import Machine
 from backends.models import House, Models
-from backends.settings import BadSettings, Settings, problems_elsewhere, read_settings
+from backends.room import Room
+from backends.settings import BadSettings, Settings, read_settings
+from backends.settings_problems import problems_elsewhere
+from backends.signing_key import signing_key
 from backends.weights import WeightStore
 
 
 def make_engines(settings: Settings, machine: Machine) -> dict[str, Engine]:
     """The engines on offer by name, with nothing loaded; the one that the settings ask for comes first."""
     store = WeightStore(settings.cache_dir, modelscope=settings.modelscope, offline=settings.offline)
-    catalog, house = Catalog.read(), House()
+    catalog, house = Catalog.read().capped(settings.longest_answer), House()
+    limits = Limits(settings.rules, settings.limits_storage)
+    room = Room(limits, raw_control_tokens=settings.raw_control_tokens)
     default = registry.automatic(machine) if settings.engine == "auto" else settings.engine
 
     def make(name: str) -> Engine:
@@ -40,11 +47,13 @@ def make_engines(settings: Settings, machine: Machine) -> dict[str, Engine]:
             hub_reachable=store.hub_reachable,
             house=house,
         )
-        return Engine(models)
+        return Engine(models, room)
 
     remote = {entry.name: entry for entry in settings.remote}
     offered = (default, *_others(default, settings))
-    return {name: Engine(registry.remote(remote[name], catalog)) if name in remote else make(name) for name in offered}
+    return {
+        name: Engine(registry.remote(remote[name], catalog), room) if name in remote else make(name) for name in offered
+    }
 
 
 def _others(default: str, settings: Settings) -> list[str]:
@@ -75,27 +84,62 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
         print("The settings are fine.")
         return 0
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    key = signing_key(settings.cache_dir)
+    logs.configure(settings.log_level, key)
     machine = Machine.detect()
     engines = make_engines(settings, machine)
     if machine.zero_gpu:
         _load_now(next(iter(engines.values())))
 
-    from ui.page import build, launch_options
+    from ui.people import People, SignIn
+    from ui.serving import serve
 
-    blocks = build(engines)
+    sign_in = SignIn(
+        Accounts(settings.users) if settings.users else None,
+        settings.class_code.get_secret_value(),
+        settings.huggingface,
+        os.environ.get("SPACE_AUTHOR_NAME", ""),
+    )
+    alone = settings.is_loopback and not settings.proxies
+    stopped = _stopped_by_signal()
     try:
-        blocks.launch(**launch_options(settings.host, settings.port, settings.proxies), prevent_thread_lock=True)
+        blocks = serve(
+            engines,
+            host=settings.host,
+            port=settings.port,
+            people=People(key, settings.proxies, sign_in, alone),
+            trusted_hosts=settings.trusted_hosts or (("localhost",) if alone else ()),
+            frame_hosts=settings.frame_hosts,
+        )
+        logs.adopt()
+        first = next(iter(engines.values()))
         # Asked in the background and after the start, which it would slow.
-        probe = next(iter(engines.values())).models.hub_reachable
-        threading.Thread(target=probe, name="hub probe", daemon=True).start()
+        threading.Thread(target=first.models.hub_reachable, name="hub probe", daemon=True).start()
         print(f"The playground is at {blocks.local_url}", flush=True)
-        blocks.block_thread()
+        if not settings.is_loopback and not settings.has_sign_in:
+            print("Nobody has to sign in: whoever can reach this machine can use it.", flush=True)
+        stopped.wait()
+        print("Stopping: running answers may end first. Interrupt again to stop at once.", flush=True)
+        first.room.gate.close(settings.grace_seconds)
+        blocks.close(verbose=False)
     finally:
         for engine in engines.values():
             engine.models.close()
     return 0
+
+
+def _stopped_by_signal() -> threading.Event:
+    """Set by the first SIGINT or SIGTERM; the second one does what it always does."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        stopped.set()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, signal.default_int_handler)
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, stop)
+    return stopped
 
 
 if __name__ == "__main__":

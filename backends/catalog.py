@@ -60,6 +60,11 @@ class OfficialSampling(_Row):
     source: str = Field(min_length=1)
     verified: bool = True
 
+    def capped(self, longest_answer: int) -> OfficialSampling:
+        if self.values.max_new_tokens <= longest_answer:
+            return self
+        return self.model_copy(update={"values": self.values.model_copy(update={"max_new_tokens": longest_answer})})
+
     @property
     def conditions(self) -> int:
         return (self.task is not None) + (self.images is not None)
@@ -242,10 +247,13 @@ class Card(_Row):
 
 
 class Catalog:
-    """All cards in the order of the file, which is the order of preference."""
+    """All cards in the order of the file, which is the order of preference.
 
-    def __init__(self, cards: tuple[Card, ...]) -> None:
-        self.cards = cards
+    `longest_answer`: tokens that the host allows an answer, by which the cards' own values are held; 0 is no limit.
+    """
+
+    def __init__(self, cards: tuple[Card, ...], longest_answer: int = 0) -> None:
+        self.cards, self.longest_answer = cards, longest_answer
         if len(self._by_id) != len(cards):
             raise ValueError("two cards have the same id")
 
@@ -271,7 +279,17 @@ class Catalog:
             cards.append(card)
             if card.repository(engine) and not card.quantisation:
                 cards += [card.quantised("8bit", engine), card.quantised("4bit", engine)]
-        return Catalog(tuple(cards))
+        return Catalog(tuple(cards), self.longest_answer)
+
+    def capped(self, longest_answer: int) -> Catalog:
+        """With no official answer longer than the host allows; 0 changes nothing."""
+        cards = self.cards
+        if longest_answer:
+            cards = tuple(
+                card.model_copy(update={"sampling": tuple(row.capped(longest_answer) for row in card.sampling)})
+                for card in cards
+            )
+        return Catalog(cards, longest_answer)
 
     @classmethod
     def read(cls, path: Path = CATALOG_FILE) -> Catalog:

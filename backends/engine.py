@@ -6,22 +6,37 @@ nothing of screens, and of engines only what `Backend` says.
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 from backends.cancel import Controls
 from backends.catalog import Card
-from backends.errors import PlaygroundError, PromptTooLong, UnsupportedModality
+from backends.errors import Busy, Closing, InvalidRequest, PlaygroundError, PromptTooLong, UnsupportedModality
+from backends.logs import logger
+from backends.metrics import Answered, Outcome
 from backends.models import Models
 from backends.remote_models import RemoteModels
+from backends.room import Room
 from backends.thinking import prepare, think_then_answer
-from backends.types import Answer, Backend, Done, Event, Failure, GenerationRequest, Image, Message, Thought, Timings
+from backends.types import (
+    Answer,
+    Backend,
+    Done,
+    Event,
+    Failure,
+    GenerationRequest,
+    Image,
+    Message,
+    Sampling,
+    Thought,
+    Timings,
+    Usage,
+)
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 ANSWER_SHARE = 4  # a quarter of the context is kept free for the answer, unless it is to be shorter anyway
 LEAST_ANSWER = 64  # tokens; a prompt that leaves less is refused
@@ -30,10 +45,13 @@ TOKENS_A_MESSAGE = 16  # what a chat template adds at the most, for the estimate
 
 
 class Engine:
-    """The way from a request to its events. `models` holds what is loaded and decides what may be."""
+    """The way from a request to its events. `models` holds what is loaded and decides what may be; `room` is what
+    this engine shares with the others. `last_token_at`: time.monotonic() of the last token that anybody was given."""
 
-    def __init__(self, models: Models | RemoteModels) -> None:
+    def __init__(self, models: Models | RemoteModels, room: Room | None = None) -> None:
         self.models = models
+        self.room = room or Room()
+        self.last_token_at: float | None = None
 
     @property
     def place(self) -> str:
@@ -53,16 +71,70 @@ class Engine:
 
     def run(self, request: GenerationRequest, controls: Controls) -> Iterator[Event]:
         """Any number of events, the last of which is the only Done or Failure. Never raises."""
+        story = _Story()
         try:
-            yield from self._run(request, controls)
+            with self.room.gate.passing(controls.cancel):
+                self.room.limits.admit(request.person)
+                for event in self._run(request, controls, story.clock):
+                    if isinstance(event, Thought | Answer):
+                        self.last_token_at = time.monotonic()
+                    elif isinstance(event, Done) and event.reason == "cancelled" and self.room.gate.closed:
+                        raise Closing("The playground is being restarted.")
+                    story.hear(event)
+                    yield event
         except PlaygroundError as exc:
-            log.info("request failed: %s", exc.kind)
-            yield Failure(exc.kind, exc.message, exc.hint)
+            story.error = exc
+            yield Failure(exc.kind, exc.message, exc.hint, exc.number)
+        except Exception:
+            story.error = PlaygroundError(
+                "Something went wrong inside the playground.", "Send again, or reload the page."
+            )
+            log.exception("a fault of the playground itself", number=story.error.number)
+            yield Failure("internal", story.error.message, story.error.hint, story.error.number)
+        finally:
+            self._record(request, story)
+
+    def probe(self) -> PlaygroundError | None:
+        """Asks for one token of what is loaded, else of this machine's choice; what went wrong, None if nothing did.
+
+        It stands in line like anybody's question, but counts for nobody.
+        """
+        controls = Controls()
+        try:
+            loaded = self.models.loaded()
+            card = loaded[0].card if loaded else self.models.choose("chat")
+            sampling = Sampling(max_new_tokens=1, temperature=0.0)
+            request = GenerationRequest(card, (Message.of("user", "Hi"),), sampling)
+            for event in self._run(request, controls, _Clock()):
+                if isinstance(event, Thought | Answer):
+                    self.last_token_at = time.monotonic()
+        except PlaygroundError as exc:
+            return exc
         except Exception:
             log.exception("a fault of the playground itself")
-            yield Failure("internal", "Something went wrong inside the playground.", "Send again, or reload the page.")
+            return PlaygroundError("Something went wrong inside the playground.")
+        finally:
+            controls.cancel()
+        return None
 
-    def _run(self, request: GenerationRequest, controls: Controls) -> Iterator[Event]:
+    def _record(self, request: GenerationRequest, story: _Story) -> None:
+        """For the limits, the figures and the log, which learns of no text and knows the person by a daily hash."""
+        answered = story.answered(self.name, request.card.id)
+        self.room.limits.spend(request.person, answered.thinking_tokens + answered.answer_tokens)
+        self.room.metrics.record(answered)
+        log.info(
+            "answered",
+            person=request.person,
+            number=story.error.number if story.error else None,
+            messages=len(request.messages),
+            characters=sum(len(message.text) for message in request.messages),
+            pictures=sum(len(message.images) for message in request.messages),
+            max_new_tokens=request.sampling.max_new_tokens,
+            thinking=request.thinking.enabled,
+            **{name: _rounded(value) for name, value in asdict(answered).items() if name != "at"},
+        )
+
+    def _run(self, request: GenerationRequest, controls: Controls, clock: _Clock) -> Iterator[Event]:
         card, cancel = request.card, controls.cancel
         seen = card.modalities & self.models.capabilities.modalities
         if any(message.images for message in request.messages) and "image" not in seen:
@@ -71,7 +143,6 @@ class Engine:
             seeded = request.sampling.model_copy(update={"seed": secrets.randbelow(2**32 - 1)})
             request = replace(request, sampling=seeded)
 
-        clock = _Clock()
         model = self.models.get(card)
         if (turn := (yield from model.line.wait(cancel, request.person))) is None:
             yield Done("cancelled", timings=clock.timings())
@@ -84,7 +155,7 @@ class Engine:
                 yield Done("cancelled", timings=clock.timings())
                 return
             self.models.require_room_to_look(card, _largest_picture(request))
-            request, dropped = fit_into_context(backend, request)
+            request, dropped = fit_into_context(backend, request, self.room.limits.rules.longest_prompt)
             for event in think_then_answer(backend, request, controls):
                 if isinstance(event, Thought | Answer) and clock.first is None:
                     clock.first = time.monotonic()
@@ -96,13 +167,15 @@ class Engine:
             model.line.give_back(turn)
 
 
-def fit_into_context(backend: Backend, request: GenerationRequest) -> tuple[GenerationRequest, int]:
+def fit_into_context(backend: Backend, request: GenerationRequest, most: int = 0) -> tuple[GenerationRequest, int]:
     """The request without its oldest complete turns, as many as the context asks for, and how many that were.
 
-    Raises `PromptTooLong` where even the last turn alone does not fit: never a silent cut inside a message.
+    `most`: tokens that the host allows a prompt; 0 is no limit. Raises `PromptTooLong` where even the last turn alone
+    does not fit: never a silent cut inside a message.
     """
     answer = min(request.sampling.max_new_tokens, backend.context // ANSWER_SHARE)
-    room = backend.context - max(LEAST_ANSWER, answer)
+    limit = min(backend.context - LEAST_ANSWER, most or backend.context)
+    room = min(backend.context - max(LEAST_ANSWER, answer), limit)
     read = partial(prepare, continues=backend.capabilities.continues)
     if sum(_most_tokens(message, request.card) for message in read(request).messages) <= room:
         return request, 0
@@ -120,8 +193,8 @@ def fit_into_context(backend: Backend, request: GenerationRequest) -> tuple[Gene
         else:
             low = middle + 1
     tokens = backend.count_tokens(read(without(low)))
-    if tokens > backend.context - LEAST_ANSWER:
-        raise _too_long(without(low), tokens, backend.context - LEAST_ANSWER)
+    if tokens > limit:
+        raise _too_long(without(low), tokens, limit)
     return without(low), low
 
 
@@ -168,3 +241,51 @@ class _Clock:
         ready = self.ready or now
         first = self.first or now
         return Timings(turn - self.accepted, ready - turn, first - ready, now - first)
+
+
+@dataclass(slots=True)
+class _Story:
+    """What is known of a request when it is over, however it ended; without Done or error its reader had left."""
+
+    clock: _Clock = field(default_factory=_Clock)
+    began: float = field(default_factory=time.time)
+    done: Done | None = None
+    error: PlaygroundError | None = None
+    thinking_tokens: int = 0
+    answer_tokens: int = 0
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, Thought):
+            self.thinking_tokens += event.tokens
+        elif isinstance(event, Answer):
+            self.answer_tokens += event.tokens
+        elif isinstance(event, Done):
+            self.done = event
+
+    def answered(self, engine: str, model: str) -> Answered:
+        usage = self.done.usage if self.done else Usage(thinking=self.thinking_tokens, answer=self.answer_tokens)
+        timings = self.done.timings if self.done else self.clock.timings()
+        return Answered(
+            self.began,
+            engine,
+            model,
+            self._outcome(),
+            self.error.kind if self.error else "",
+            usage.prompt,
+            usage.cached,
+            usage.thinking,
+            usage.answer,
+            timings.queue_s,
+            timings.load_s,
+            None if self.clock.first is None else timings.ttft_s,
+            timings.generate_s,
+        )
+
+    def _outcome(self) -> Outcome:
+        if self.error is not None:
+            return "refused" if isinstance(self.error, InvalidRequest | Busy | Closing) else "failed"
+        return "cancelled" if self.done is None or self.done.reason == "cancelled" else "done"
+
+
+def _rounded(value: object) -> object:
+    return round(value, 3) if isinstance(value, float) else value

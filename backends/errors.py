@@ -15,7 +15,9 @@ PlaygroundError
 │   ├── EngineTimeout
 │   ├── EngineBusy          it says so itself
 │   └── OutOfMemory
-└── Busy                    the line is full
+├── Busy                    the line is full
+│   └── LimitReached        the host allows no more for now
+└── Closing                 the playground is being stopped
 
 Foreign exceptions are translated where they arise, always `from exc`; `engine.run` is the only place where
 exceptions become events. Neither message nor hint ever holds a path, a token or a stack trace.
@@ -23,9 +25,14 @@ exceptions become events. Neither message nor hint ever holds a path, a token or
 
 from __future__ import annotations
 
+import secrets
+
 
 class PlaygroundError(Exception):
-    """Base of the tree. `kind` is a stable machine-readable name, `message` one sentence, `hint` what to do."""
+    """Base of the tree. `kind` is a stable machine-readable name, `message` one sentence, `hint` what to do.
+
+    `number` tells this one from all others: a visitor sees it, and the host finds it in the log.
+    """
 
     kind = "error"
     default_hint = ""
@@ -34,6 +41,12 @@ class PlaygroundError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint or self.default_hint
+        self.number = secrets.token_hex(4)
+
+    @property
+    def sentence(self) -> str:
+        """For a toast, where there is no other place for hint and number."""
+        return f"{self.message} {self.hint} (#{self.number})"
 
 
 class InvalidRequest(PlaygroundError):
@@ -115,3 +128,12 @@ class OutOfMemory(EngineError):
 class Busy(PlaygroundError):
     kind = "busy"
     default_hint = "Wait a moment and send again."
+
+
+class LimitReached(Busy):
+    kind = "limit_reached"
+
+
+class Closing(PlaygroundError):
+    kind = "closing"
+    default_hint = "What was written is kept. Send again in a minute."

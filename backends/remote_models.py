@@ -65,7 +65,7 @@ class RemoteModels:
         self._served: dict[str, Served] = {}
         self._models: dict[str, Model] = {}
         self.trouble: EngineError | None = None
-        self.catalog = Catalog((neutral_card("model", "-"),))
+        self.catalog = Catalog((neutral_card("model", "-"),)).capped(known.longest_answer)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -180,7 +180,7 @@ class RemoteModels:
                 card = card.model_copy(update={"context": model.context})
             cards[card.id], served[card.id] = card, model
         if cards:
-            self.catalog = Catalog(tuple(cards.values()))
+            self.catalog = Catalog(tuple(cards.values())).capped(self._known.longest_answer)
         self._served = served
 
     def _card(self, model: Served) -> Card | None:

@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import socket
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from backends import registry
-from backends.catalog import Catalog
-from backends.errors import UnknownModel
-from backends.machine import Machine
+from backends.limits import Rules
 from backends.remote_engines import BadEngines, RemoteEngine, read_engines
+from backends.settings_problems import problems_here
 
 APP = "qwen-playground"
 PREFIX = "PLAYGROUND_"
-SETUP = {
-    "llama_cpp": "llama.cpp is not installed; run 'make setup'",
-    "transformers": "transformers is not installed; run 'make setup-transformers'",
-}
 
 
 def _on_space() -> bool:
     """A Hugging Face Space runs the app behind its own front door, which reaches it over the network."""
     return "SPACE_ID" in os.environ
+
+
+Words = Annotated[tuple[str, ...], NoDecode]
+"""Several words, which a host writes with commas between them."""
 
 
 class Settings(BaseSettings):
@@ -51,7 +47,57 @@ class Settings(BaseSettings):
     )
     port: int = Field(7860, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     open_to_network: bool = Field(
-        default_factory=_on_space, description="Allow listening on an address that other machines can reach."
+        default_factory=_on_space,
+        description="Allow listening on an address that other machines can reach though nobody has to sign in.",
+    )
+    users: Path | None = Field(
+        None, description="File with the names and passwords of those who may sign in; python -m tools.users makes it."
+    )
+    class_code: SecretStr = Field(
+        SecretStr(""),
+        description="A word of at least 6 characters that lets a whole class in; each seat gets a nickname.",
+    )
+    huggingface: bool = Field(
+        False, description="On a Space: visitors sign in with Hugging Face; needs 'hf_oauth: true' in the Spacefile."
+    )
+    trusted_hosts: Words = Field(
+        (), description="Host names under which the playground may be reached, separated by commas; empty is all."
+    )
+    frame_hosts: Words = Field(
+        default_factory=lambda: ("https://huggingface.co",) if _on_space() else (),
+        description="Origins of sites that may show the playground in a frame, separated by commas; empty is none.",
+    )
+    answers_per_hour: int = Field(
+        default_factory=lambda: 60 if _on_space() else 0,
+        ge=0,
+        description="Answers that one person may have in an hour; each language counts. 0 is no limit.",
+    )
+    tokens_per_hour: int = Field(
+        default_factory=lambda: 60_000 if _on_space() else 0,
+        ge=0,
+        description="Tokens that one person's answers may have in an hour, thoughts included. 0 is no limit.",
+    )
+    longest_answer: int = Field(0, ge=0, description="Tokens that one answer may have. 0 is no limit.")
+    longest_prompt: int = Field(
+        0, ge=0, description="Tokens that a model may be given to read at once. 0 is its context."
+    )
+    pictures_per_message: int = Field(0, ge=0, description="Pictures that one message may have. 0 is 8.")
+    people_at_once: int = Field(
+        0,
+        ge=0,
+        description="People who may use the playground at once; who has asked for 10 min is one. 0 is no limit.",
+    )
+    limits_storage: str = Field(
+        "memory://",
+        pattern=r"^(memory|redis|rediss)://",
+        description="Where answers and tokens are counted: memory://, or redis://HOST:6379 for several processes.",
+    )
+    raw_control_tokens: bool = Field(
+        False,
+        description="Let what people type reach the model with its control tokens: for a lesson on chat templates.",
+    )
+    grace_seconds: int = Field(
+        20, ge=0, le=600, description="How long running answers may go on when the playground is stopped."
     )
     proxies: int = Field(
         default_factory=lambda: int(_on_space()),
@@ -82,7 +128,7 @@ class Settings(BaseSettings):
     def _an_engine(cls, value: str, info: ValidationInfo) -> str:
         remote: tuple[RemoteEngine, ...] = ()
         if (file := info.data.get("engines")) is not None:
-            with suppress(BadEngines):  # told in full by `_problems_here`
+            with suppress(BadEngines):  # told in full by `problems_here`
                 remote = read_engines(file)
         names = ("auto", *registry.ENGINES, *(entry.name for entry in remote))
         if value not in names:
@@ -99,16 +145,41 @@ class Settings(BaseSettings):
                 raise ValueError("must be an IP address or 'localhost'") from None
         return value
 
+    @field_validator("trusted_hosts", "frame_hosts", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("class_code")
+    @classmethod
+    def _hard_to_guess(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value().strip()) < 6:
+            raise ValueError("must have at least 6 characters, or be empty")
+        return SecretStr(value.get_secret_value().strip())
+
     @model_validator(mode="after")
     def _network_on_purpose(self) -> Settings:
-        if not self.is_loopback and not self.open_to_network:
-            raise ValueError(f"listening on {self.host} lets other machines in; add --open-to-network if that is meant")
+        if not self.is_loopback and not self.open_to_network and not self.has_sign_in:
+            raise ValueError(
+                f"listening on {self.host} lets other machines in, and nobody has to sign in; set --class-code or"
+                " --users, or add --open-to-network if that is meant"
+            )
+        if self.huggingface and not _on_space():
+            raise ValueError("signing in with Hugging Face works on a Space alone; use --users or --class-code")
         return self
 
     @cached_property
     def remote(self) -> tuple[RemoteEngine, ...]:
         """The engines elsewhere that the host lists. Raises `BadEngines`."""
         return read_engines(self.engines) if self.engines else ()
+
+    @property
+    def has_sign_in(self) -> bool:
+        return self.users is not None or bool(self.class_code.get_secret_value()) or self.huggingface
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(**{name: getattr(self, name) for name in Rules.__slots__})
 
     @property
     def is_loopback(self) -> bool:
@@ -137,7 +208,7 @@ def read_settings(arguments: list[str]) -> Settings:
         raise BadSettings(problems + [_line(fault) for fault in exc.errors()]) from exc
     except SettingsError as exc:
         raise BadSettings([*problems, str(exc).splitlines()[0]]) from exc
-    if problems := problems + _problems_here(settings):
+    if problems := problems + problems_here(settings):
         raise BadSettings(problems)
     return settings
 
@@ -146,56 +217,3 @@ def _line(fault: Any) -> str:
     name = "_".join(str(part) for part in fault["loc"])
     given = f" (given: {str(fault['input'])[:40]})" if name else ""
     return f"{name or 'settings'}: {fault['msg'].removeprefix('Value error, ')}{given}"
-
-
-def _problems_here(settings: Settings) -> list[str]:
-    """What this machine cannot do of it. Looks at no network beyond its own ports and loads nothing."""
-    problems = []
-    try:
-        catalog = Catalog.read()
-        if settings.model:
-            catalog.get(settings.model)
-    except UnknownModel as exc:
-        problems.append(f"model: {exc.message} The ids stand in backends/catalog.toml.")
-    except ValueError as exc:
-        problems.append(str(exc))
-    try:
-        taken = [entry.name for entry in settings.remote if entry.name in ("auto", *registry.ENGINES)]
-        problems += [f"engines: {name}: means an engine of the playground's own; choose another name" for name in taken]
-    except BadEngines as exc:
-        problems += exc.problems
-    engine = registry.automatic(Machine.detect()) if settings.engine == "auto" else settings.engine
-    if engine in registry.ENGINES and not registry.installed(engine):
-        problems.append(f"engine: {SETUP[engine]}")
-    try:
-        settings.cache_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=settings.cache_dir):
-            pass
-    except OSError:
-        problems.append("cache_dir: cannot be written to; set PLAYGROUND_CACHE_DIR to a folder that can")
-    if settings.port and not _port_is_free(settings.host, settings.port):
-        problems.append(f"port: {settings.port} is taken; stop what uses it, or choose another with --port")
-    return problems
-
-
-def _port_is_free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
-def problems_elsewhere(settings: Settings) -> list[str]:
-    """What the engines on other machines say when they are asked, all of them at once."""
-
-    def ask(entry: RemoteEngine) -> str:
-        with closing(registry.remote(entry, Catalog.read())) as models:
-            return models.probe()
-
-    with ThreadPoolExecutor(max(1, len(settings.remote))) as pool:
-        told = zip(settings.remote, pool.map(ask, settings.remote), strict=True)
-        return [f"engines: {entry.name}: {trouble}" for entry, trouble in told if trouble]

@@ -7,7 +7,7 @@ nothing of engines, screens or files.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,6 +67,12 @@ class Message:
     @property
     def images(self) -> tuple[Image, ...]:
         return tuple(part for part in self.parts if isinstance(part, Image))
+
+    @property
+    def raw(self) -> Message:
+        """The same, with the control tokens in its text meant."""
+        parts = tuple(replace(part, ours=True) if isinstance(part, Text) else part for part in self.parts)
+        return replace(self, parts=parts)
 
 
 class Sampling(BaseModel):
@@ -225,11 +231,12 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The last event of a request that went wrong: one sentence for the user and what to do."""
+    """The last event of a request that went wrong: one sentence for the user and what to do. `number`: the error's."""
 
     kind: str
     message: str
     hint: str = ""
+    number: str = ""
 
 
 Event = Queued | Loading | Thought | Answer | Done | Failure

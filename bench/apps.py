@@ -121,10 +121,9 @@ def loaded_engine() -> tuple[Any, Any]:
 
 
 def _serve_page(engine: Any) -> dict[str, Any]:
-    from ui.page import build, launch_options
+    from ui.serving import serve
 
-    blocks = build({engine.name: engine})
-    blocks.launch(**launch_options("127.0.0.1", 0), prevent_thread_lock=True)
+    blocks = serve({engine.name: engine})
     return {"url": blocks.local_url}
 
 

@@ -26,8 +26,8 @@ USERS = {1: 0.98, 8: 0.97, 32: 0.95}
 GREEDY = {"temperature": 0.0, "max_new_tokens": TOKENS, "seed": 1}
 
 NOTE = (
-    f"{MODEL} on a llama-server with {max(USERS)} slots, which has one half of the processor to itself, as an engine on "
-    "another machine would; page and clients run on the other. Each user asks for "
+    f"{MODEL} on a llama-server with {max(USERS)} slots, which has one half of the processor to itself, as an engine "
+    "on another machine would; page and clients run on the other. Each user asks for "
     f"{TOKENS} tokens, greedy, with the same body; all tokens over the time from the first post to the end of the last "
     "stream, through the page as a browser drives it. The ratio is the median over the pairs. The rows below alike."
 )

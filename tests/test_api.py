@@ -28,8 +28,8 @@ from backends.models import House, Models
 from backends.types import GenerationRequest, Sampling
 from tests.hostile_pictures import HOSTILE, UNUSUAL
 from ui.api import PICTURES
-from ui.page import build, launch_options
 from ui.pictures import MOST_PICTURES
+from ui.serving import serve
 from ui.tabs import TABS, tab
 
 # gradio keeps its statistics with what the next pandas will have given up.
@@ -145,8 +145,7 @@ def launched(card: Card) -> Iterator[App]:
         lambda artefact: True,
     )
     with _leaks_of_gradio():
-        blocks = build({"scripted": engine, "other": Engine(unasked)})
-        blocks.launch(**launch_options("127.0.0.1", 0), prevent_thread_lock=True)
+        blocks = serve({"scripted": engine, "other": Engine(unasked)})
         client = Client(blocks.local_url, verbose=False)
     yield App(blocks.local_url, client, engine)
     with _leaks_of_gradio():
@@ -330,6 +329,8 @@ def test_nothing_that_is_refused_takes_a_slot_or_stops_the_next_one(app: App) ->
 def test_a_failure_of_the_engine_keeps_what_was_said(app: App) -> None:
     final = app.ask(message=BROKEN)[-1]
     assert (final["state"], final["answer"]) == ("failed", "so ")
+    number = final["error"].pop("number")
+    assert len(number) == 8
     assert final["error"] == {"message": "It broke.", "hint": EngineDied.default_hint}
     assert app.ask()[-1]["state"] == "done"
 

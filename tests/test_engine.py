@@ -184,7 +184,8 @@ def test_a_stop_within_the_answer_keeps_what_was_said(card: Card) -> None:
 def test_every_error_becomes_the_failure_of_its_kind(card: Card, kind: type[PlaygroundError], after: int) -> None:
     site = Site(card, Scripted(replace(HELLO, fail_after=after, error=kind("It broke."))))
     *said, failure = site.run()
-    assert failure == Failure(kind.kind, "It broke.", kind.default_hint)
+    assert failure == Failure(kind.kind, "It broke.", kind.default_hint, failure.number)
+    assert len(failure.number) == 8
     assert sum(isinstance(event, Answer) for event in said) == after
     site.backend._script = HELLO
     assert site.run()[-1].reason == "stop", "the next message did not work"

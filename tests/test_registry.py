@@ -10,7 +10,8 @@ import pytest
 from backends import registry
 from backends.hardware import FOOTPRINTS
 from backends.machine import GIB, Gpu, Machine
-from backends.settings import SETUP, Settings
+from backends.settings import Settings
+from backends.settings_problems import SETUP
 
 LIBRARIES = ("xllamacpp", "torch", "transformers", "bitsandbytes")
 CARD = Gpu("a card", 80 * GIB, 80 * GIB)

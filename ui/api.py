@@ -7,7 +7,6 @@ documentation, the client's types and the errors cannot disagree. See docs/api.m
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -18,8 +17,9 @@ from backends.boxes import as_json
 from backends.cancel import Controls
 from backends.engine import Engine
 from backends.errors import InvalidRequest, PlaygroundError
+from backends.logs import logger
 from backends.pictures import decode
-from backends.types import Sampling
+from backends.types import Failure, Sampling
 from ui.choices import MAX_MESSAGE, answers, check_message, choose
 from ui.people import NOBODY, Asker, person
 from ui.pictures import Picture, attached, check_count
@@ -27,7 +27,7 @@ from ui.tabs import TABS, TabSpec
 from ui.transcript import MAX_TURNS, Reply, Stats, Transcript, Turn
 from ui.uploads import uploaded_bytes, uploaded_name
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 INTERVAL_SECONDS = 0.08
 STATS = (
@@ -114,10 +114,12 @@ def ask(engine: Engine, spec: TabSpec, given: Mapping[str, Any], asker: Asker = 
         for now in answers(engine, choices, transcript, controls, lambda: INTERVAL_SECONDS, asker):
             yield _item(spec, now.turns[-1].replies)
     except PlaygroundError as exc:
+        log.info("refused", person=asker.person, kind=exc.kind, number=exc.number)
         yield _refusal(exc)
     except Exception:
-        log.exception("a fault of the playground itself")
-        yield _refusal(PlaygroundError("Something went wrong inside the playground.", "Send again."))
+        fault = PlaygroundError("Something went wrong inside the playground.", "Send again.")
+        log.exception("a fault of the playground itself", number=fault.number)
+        yield _refusal(fault)
     finally:
         controls.cancel()  # a caller that is gone frees the engine
 
@@ -165,7 +167,7 @@ def _item(spec: TabSpec, replies: tuple[Reply, ...]) -> dict[str, Any]:
         "state": slowest.state,
         "thinking": first.thoughts.strip(),
         "answer": first.answer,
-        "error": {"message": failure.message, "hint": failure.hint} if failure else None,
+        "error": _error(failure) if failure else None,
         "stats": (slowest.stats or Stats()).model_dump(mode="json", include=set(STATS)),
     }
     if spec.columns:
@@ -177,5 +179,8 @@ def _item(spec: TabSpec, replies: tuple[Reply, ...]) -> dict[str, Any]:
 
 def _refusal(exc: PlaygroundError) -> dict[str, Any]:
     stats = Stats().model_dump(mode="json", include=set(STATS))
-    error = {"message": exc.message, "hint": exc.hint}
-    return {"state": "failed", "thinking": "", "answer": "", "error": error, "stats": stats}
+    return {"state": "failed", "thinking": "", "answer": "", "error": _error(exc), "stats": stats}
+
+
+def _error(wrong: PlaygroundError | Failure) -> dict[str, str]:
+    return {"message": wrong.message, "hint": wrong.hint, "number": wrong.number}

@@ -74,7 +74,7 @@ class Asking:
             yield self._failed(values, earlier.ask(text, ("",), pictures), exc, say)
             return
         except PlaygroundError as exc:
-            gr.Warning(f"{exc.message} {exc.hint}")
+            gr.Warning(exc.sentence)
             yield {panel.chatbot: desk.show(values[panel.transcript], say)}
             return
         controls = desk.sessions.start(page, tab)
@@ -83,7 +83,7 @@ class Asking:
             yield {panel.answer_now: gr.skip()}
             return
         if has_control_tokens(message):
-            gr.Info(say("note_special_tokens"))
+            gr.Info(say("note_raw_tokens" if choices.raw else "note_special_tokens"))
         transcript = earlier.ask(message, tuple(choices.instructions), pictures)
         tray = () if pictures == desk.tray(values) else desk.tray(values)
         values = values | ({panel.pictures.tray: tray} if panel.pictures else {})
@@ -104,7 +104,7 @@ class Asking:
 
     def _failed(self, values: Values, asked: Transcript, exc: EngineError, say: Say) -> Update:
         """An engine that cannot even be asked: that stands where the answer would, with a way to try again."""
-        transcript = asked.with_replies((fold(Reply(), Failure(exc.kind, exc.message, exc.hint), 0.0),))
+        transcript = asked.with_replies((fold(Reply(), Failure(exc.kind, exc.message, exc.hint, exc.number), 0.0),))
         return {
             self.panel.chatbot: self.desk.show(transcript, say),
             self.panel.transcript: transcript,

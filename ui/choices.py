@@ -33,7 +33,7 @@ _UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")  # Unicode's categories of what leaves 
 @dataclass(frozen=True, slots=True)
 class Choices:
     """Checked choices for one question. `instructions`: for each reply, what is added to the system prompt;
-    `visual_tokens`: the most that one picture may cost."""
+    `visual_tokens`: the most that one picture may cost; `raw`: control tokens in the texts are meant."""
 
     card: Card
     system: str
@@ -41,11 +41,14 @@ class Choices:
     thinking: Thinking
     instructions: Mapping[str, str]
     visual_tokens: int = 0
+    raw: bool = False
 
     def request(self, transcript: Transcript, language: str, asker: Asker = NOBODY) -> GenerationRequest:
         messages = transcript.messages(self.card, language, self.visual_tokens)
         if self.system.strip():
             messages = (Message.of("system", self.system), *messages)
+        if self.raw:
+            messages = tuple(message.raw for message in messages)
         return GenerationRequest(
             self.card,
             with_system(messages, self.instructions[language]),
@@ -77,12 +80,20 @@ def choose(
     return Choices(
         card=card,
         system=spec.system if system is None else _text("system", system, 100_000),
-        sampling=check_sampling(card.official(spec.id, enabled, images=spec.pictures).values, sampling),
+        sampling=check_sampling(
+            card.official(spec.id, enabled, images=spec.pictures).values,
+            sampling,
+            engine.models.catalog.longest_answer,
+        ),
         thinking=Thinking(enabled, _budget(thinking_budget)),
         instructions=spec.instructions(spec.check_options(options)),
         visual_tokens=check_pictures(
-            pictures, card, engine.models.visual_tokens(card) if visual_tokens is None else visual_tokens
+            pictures,
+            card,
+            engine.models.visual_tokens(card) if visual_tokens is None else visual_tokens,
+            engine.room.limits.rules.pictures_per_message,
         ),
+        raw=engine.room.raw_control_tokens,
     )
 
 
@@ -94,11 +105,14 @@ def check_message(text: object) -> str:
     return message
 
 
-def check_sampling(official: Sampling, given: Mapping[str, Any]) -> Sampling:
-    """The official values with those given put in. Raises `InvalidRequest` naming field, bounds and value."""
+def check_sampling(official: Sampling, given: Mapping[str, Any], longest_answer: int = 0) -> Sampling:
+    """The official values with those given put in. Raises `InvalidRequest` naming field, bounds and value.
+
+    `longest_answer`: tokens that the host allows; 0 is no limit.
+    """
     wanted = {name: value for name, value in given.items() if value is not None}
     try:
-        return Sampling.model_validate(official.model_dump() | wanted)
+        sampling = Sampling.model_validate(official.model_dump() | wanted)
     except ValidationError as exc:
         fault = exc.errors()[0]
         field = str(fault["loc"][0])
@@ -109,6 +123,12 @@ def check_sampling(official: Sampling, given: Mapping[str, Any]) -> Sampling:
         above = any(hasattr(rule, "gt") for rule in Sampling.model_fields[field].metadata)
         limits = f"above {low:.10g} and up to {high:.10g}" if above else f"from {low:.10g} to {high:.10g}"
         raise InvalidRequest(f"{field} must be {number} {limits}; it was {wanted.get(field)!r:.40}.") from exc
+    if longest_answer and sampling.max_new_tokens > longest_answer:
+        raise InvalidRequest(
+            f"max_new_tokens must be a whole number from 1 to {longest_answer}, as the host of this playground has set;"
+            f" it was {sampling.max_new_tokens}."
+        )
+    return sampling
 
 
 def bounds(field: str) -> tuple[type, float, float]:

@@ -16,8 +16,13 @@ from ui.texts import label, speaker
 STEPS = {"temperature": 0.05, "top_p": 0.01, "min_p": 0.01, "presence_penalty": 0.1, "repetition_penalty": 0.01}
 
 
-def sampling_controls(official: Sampling, capabilities: Capabilities) -> dict[str, gr.Slider | gr.Number]:
-    """One control a Sampling field, in the order of the fields; those that the engine cannot honour are disabled."""
+def sampling_controls(
+    official: Sampling, capabilities: Capabilities, longest_answer: int = 0
+) -> dict[str, gr.Slider | gr.Number]:
+    """One control a Sampling field, in the order of the fields; those that the engine cannot honour are disabled.
+
+    `longest_answer`: tokens that the host allows; 0 is no limit.
+    """
     controls: dict[str, gr.Slider | gr.Number] = {}
     for name in Sampling.model_fields:
         usable = name in capabilities.sampling
@@ -27,6 +32,8 @@ def sampling_controls(official: Sampling, capabilities: Capabilities) -> dict[st
             )
             continue
         _, low, high = bounds(name)
+        if name == "max_new_tokens":
+            high = longest_answer or high
         controls[name] = gr.Slider(
             minimum=low if name != "top_p" else STEPS[name],
             maximum=high,

@@ -1,50 +1,134 @@
-"""The one ASGI layer in front of the page: which endpoints can be called by name, what the browser may fetch, and whose
-request it is."""
+"""The one ASGI layer in front of the page: what can be reached, by whom, from where, with how much, and under which
+headers the answer goes out."""
 
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qs, urlsplit
 
+from gradio.route_utils import CustomCORSMiddleware
+from limits import RateLimitItemPerHour
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ui.people import People
+from ui.bodies import Body
+from ui.content_policy import Guarded
+from ui.owners import is_of_another
+from ui.people import People, Visitor
 from ui.tabs import TABS
 
-# Under it nothing that a model writes makes the browser call anyone else.
-CONTENT_POLICY = (
-    b"img-src 'self' data: blob:; media-src 'self' data: blob:; connect-src 'self'; object-src 'none'; frame-src 'none'"
+SEATS_AN_HOUR = 120
+"""How many new seats an address gets; whoever wants more of them shares one with the address."""
+OWN = frozenset({"/page.js", "/login", "/forget", "/healthz", "/readyz", "/metrics"})
+BEFORE_SIGN_IN = frozenset(
+    {"/login", "/login/huggingface", "/login/callback", "/healthz", "/readyz", "/metrics"}
+    | {"/gradio_api/startup-events"}  # which gradio asks of itself when it is launched
 )
-_BY_NAME = re.compile(r"/gradio_api/(?P<way>call/v2|call|run|api)/(?P<name>[^/]+)")
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+"""No other site's name can lead here under one of these."""
+_PAGES = OWN | {
+    "/", "/config", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json", "/logout",
+    *(f"/gradio_api/{name}" for name in (
+        "app_id", "info", "openapi.json", "login_check", "queue/join", "queue/data", "upload", "upload_progress",
+        "reset", "cancel", "startup-events", "theme.css", "token", "user",
+    )),
+}  # fmt: skip
+_FOLDERS = ("/static/", "/assets/", "/svelte/", "/gradio_api/heartbeat/", "/gradio_api/file=")
+_BY_NAME = re.compile(r"/gradio_api/(?P<way>call/v2|call|run|api)/(?P<name>[^/]+)(/[^/]*)?")
 _TABS = frozenset(spec.id for spec in TABS)
 # 'run/predict' is how the page itself calls what needs no place in line; all else by name goes through the queue.
 _OPEN = {"call": _TABS, "call/v2": _TABS, "run": frozenset({"predict"}), "api": frozenset({"predict"})}
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?")
 
 
 class Doors:
-    """ASGI middleware: answers 404 for whatever is not a named endpoint, notes in a request's state for whom it counts,
-    adds the content policy to every answer, and gives a seat to who opens the page without one."""
+    """ASGI middleware. Notes in a request's state who the `visitor` is.
 
-    def __init__(self, app: ASGIApp, people: People) -> None:
-        self.app, self.people = app, people
+    `hosts`: the names under which the playground may be reached, all where there are none; `frames`: the origins of
+    pages that may show it.
+    """
+
+    def __init__(self, app: ASGIApp, people: People, hosts: tuple[str, ...] = (), frames: tuple[str, ...] = ()) -> None:
+        self.app, self._people, self._frames = app, people, frames
+        self._hosts = frozenset(map(str.lower, hosts)) | LOOPBACK if hosts else frozenset()
+        self._seats = FixedWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if (found := _BY_NAME.match(scope["path"])) and found["name"] not in _OPEN[found["way"]]:
-            await JSONResponse({"error": "There is no such endpoint."}, 404)(scope, receive, send)
+        visitor = self._people.visitor(scope)
+        scope.setdefault("state", {})["visitor"] = visitor
+        body = Body(scope, receive)
+        guarded = Guarded(send, self._frames, self._new_seat(scope, visitor))
+        refusal = self._refusal(scope, visitor) or _fault(body)
+        if refusal is not None:
+            await refusal(scope, receive, guarded.send)
             return
+        try:
+            await self.app(scope, body.receive, guarded.send)
+        except Exception:
+            if body.fault is None or guarded.started:
+                raise
+        if not guarded.started and (refusal := _fault(body)) is not None:
+            await refusal(scope, receive, guarded.send)
 
-        scope.setdefault("state", {})["person"] = self.people.key(scope)
-        added = [(b"content-security-policy", CONTENT_POLICY)]
-        if scope["path"] == "/" and not self.people.seat(Headers(scope=scope)):
-            added.append((b"set-cookie", self.people.new_seat(scope).encode()))
+    def _refusal(self, scope: Scope, visitor: Visitor) -> Response | None:
+        headers, path = Headers(scope=scope), scope["path"].rstrip("/") or "/"
+        host = _own_host(headers, self._people.proxies)
+        named = _HOST.fullmatch(host)
+        if named is None or (self._hosts and named[1].lower() not in self._hosts):
+            return JSONResponse({"error": "The playground is not reached under this host name."}, 400)
+        if not _is_open(path):
+            return JSONResponse({"error": "There is no such endpoint."}, 404)
+        if (origin := headers.get("origin")) is not None and urlsplit(origin).netloc != host:
+            return JSONResponse({"error": "Other sites cannot call the playground."}, 403)
+        if path not in BEFORE_SIGN_IN and not self._people.may_enter(visitor):
+            if path == "/":
+                return RedirectResponse("login", 303)
+            return JSONResponse({"error": "Sign in first: open the playground's page, or POST to /login."}, 401)
+        if path == "/gradio_api/queue/data" or path.startswith("/gradio_api/heartbeat/"):
+            query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+            session_hash = query.get("session_hash", [path.rpartition("/")[2]])[0]
+            if is_of_another(scope["app"].state_holder, session_hash, visitor):
+                return JSONResponse({"error": "This page is somebody else's."}, 403)
+        return None
 
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *added]
-            await send(message)
+    def _new_seat(self, scope: Scope, visitor: Visitor) -> list[str]:
+        """The cookie for who opens the page, or lets a program open it, without one."""
+        if visitor.seat or scope["path"] not in ("/", "/config"):
+            return []
+        address = self._people.address(scope)
+        if not visitor.host and not self._seats.hit(RateLimitItemPerHour(SEATS_AN_HOUR), address):
+            return []
+        return [self._people.new_seat(scope)]
 
-        await self.app(scope, receive, with_headers)
+
+def _is_open(path: str) -> bool:
+    if found := _BY_NAME.fullmatch(path):
+        return found["name"] in _OPEN[found["way"]]
+    return path in _PAGES or path.startswith(_FOLDERS) or path in BEFORE_SIGN_IN
+
+
+def _fault(body: Body) -> Response | None:
+    if body.fault is None:
+        return None
+    status, sentence = body.fault
+    return JSONResponse({"error": sentence}, status)
+
+
+def _own_host(headers: Headers, proxies: int) -> str:
+    """The name that the visitor's browser knows us by; a proxy of our own may have been asked under another one."""
+    forwarded = headers.get("x-forwarded-host", "").rpartition(",")[2].strip() if proxies else ""
+    return forwarded or headers.get("host", "")
+
+
+def _is_own_origin(_: object, request_headers: Headers) -> bool:
+    return urlsplit(request_headers.get("origin", "")).netloc == request_headers.get("host", "")
+
+
+# Gradio's answers every origin where the host is no localhost. It stands outside of `Doors`, so its rule is replaced.
+CustomCORSMiddleware.is_valid_origin = _is_own_origin

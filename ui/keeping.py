@@ -66,7 +66,7 @@ class Keeping:
             conversation = read_conversation(text)
             transcript = conversation.transcript
         except InvalidRequest as exc:
-            gr.Warning(f"{exc.message} {exc.hint}")
+            gr.Warning(exc.sentence)
             return {self.panel.payload: ""}
         gr.Info(say_for(request)("imported", n=len(transcript.turns)))
         if pictures := self.panel.pictures:

@@ -1,9 +1,11 @@
-"""Gradio without three costs that a small machine feels while a model writes on it, and fetching nothing for anybody.
+"""Gradio without three costs that a small machine feels while a model writes on it, fetching nothing for anybody, and
+telling the log no words of anybody's.
 
 - An output that a handler leaves alone is made anew at every step of a stream, its signature and JSON schema included.
 - The queue looks for new events every millisecond, and for the progress of `gr.Progress` every ten.
 - Every step looks through the whole import path for matplotlib, twice, where it is not installed.
 - Whatever a caller sends in the shape of a file is looked for, and fetched where its path is a URL.
+- An exception in a handler is printed as it is, and many of gradio's own quote the value that they refuse.
 
 Each reaches into Gradio 6.31; tests hold them against the original, and without them everything works, only slower.
 """
@@ -16,13 +18,31 @@ import sys
 import time
 from contextlib import suppress
 from copy import copy
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
+import gradio.queueing
+import gradio.route_utils
+import gradio.routes
 from gradio.blocks import Block
 from gradio.queueing import Queue
 from gradio.utils import set_task_name
 from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse  # type: ignore[import-untyped]
+
+from backends.logs import logger
+from ui.owners import claim
+from ui.people import visitor
+
+log = logger(__name__)
+
+
+def _log_exception() -> None:
+    log.error("a handler of the page failed", exc_info=True)
+
+
+for module in (gradio.queueing, gradio.routes, gradio.route_utils):
+    module.traceback = SimpleNamespace(print_exc=_log_exception)
 
 IDLE_SECONDS = 1.0  # between two looks while nothing waits; also how long the queue takes to notice its end
 
@@ -37,6 +57,13 @@ class LeanBlocks(gr.Blocks):  # type: ignore[misc]
         self._queue.pushed = asyncio.Event()
         self._queue.progress_update_sleep_when_free = IDLE_SECONDS
         return self
+
+    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As gradio's, for the owner of the session alone."""
+        session, asker = kwargs.get("state"), visitor(kwargs.get("request"))
+        if session is not None and not claim(session, asker):
+            raise PermissionError("this page is somebody else's")
+        return await super().process_api(*args, **kwargs)  # type: ignore[no-any-return]
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
         """As gradio's, to which only an upload is a file; what else has the shape of one comes in as plain data."""

@@ -33,7 +33,7 @@ class Looking:
             try:
                 tray = attached(tray, decode(uploaded_bytes(file), uploaded_name(file)))
             except PlaygroundError as exc:
-                gr.Warning(f"{exc.message} {exc.hint}")
+                gr.Warning(exc.sentence)
                 if len(tray) >= MOST_PICTURES:  # said once, not for each of a thousand files
                     break
         return {self.pictures.upload: None, **self.show_tray(values, tray, request)}
@@ -67,7 +67,7 @@ class Looking:
             x0, y0, x1, y1 = (int(corner) for corner in corners)
             piece = cropped(picture, (x0, y0, x1, y1))
         except PlaygroundError as exc:
-            gr.Warning(f"{exc.message} {exc.hint}")
+            gr.Warning(exc.sentence)
             return
         except (ValueError, StopIteration):  # not from our page
             return

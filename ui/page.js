@@ -9,7 +9,7 @@
   document.documentElement.lang = spoken;
   const NAMES = /* NAMES */ {};
   const names = NAMES[spoken] || NAMES.en;
-  const NAMELESS = { ".submit-button": "send", ".stop-button": "stop", "#language-picker": "language", "#theme-toggle": "theme", ".download-code": "download_code" };
+  const NAMELESS = { ".submit-button": "send", ".stop-button": "stop", "#language-picker": "language", "#theme-toggle": "theme", "#forget-me": "forget_me", ".download-code": "download_code" };
   if (language && language !== navigator.language.split("-")[0]) {
     const core = performance.getEntriesByType("resource").map((entry) => entry.name).find((name) => /\/assets\/core-[^/]+\.js$/.test(name));
     if (core) import(core).then((module) => module.changeLocale(language));
@@ -151,6 +151,14 @@
       document.querySelector("#theme-toggle").addEventListener("click", () => {
         store(THEME, document.body.classList.contains("dark") ? "light" : "dark");
         paint();
+      });
+      document.querySelector("#forget-me").addEventListener("click", async () => {
+        if (!confirm(names.forget_sure)) return;
+        await fetch("forget", { method: "POST" });
+        localStorage.clear();
+        sessionStorage.clear();
+        document.cookie = "playground-language=; path=/; max-age=0";
+        location.reload();
       });
       paint();
     }

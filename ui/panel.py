@@ -126,7 +126,7 @@ def build_panel(spec: TabSpec, engines: Mapping[str, Engine]) -> Panel:
             budget = gr.Slider(0, MAX_BUDGET, 0, step=64, label=label("budget"), info=label("budget_hint"), buttons=[])
         with gr.Accordion(label("section_sampling"), open=False):
             reset = gr.Button(label("reset_sampling"), size="sm")
-            sampling = sampling_controls(official.values, models.capabilities)
+            sampling = sampling_controls(official.values, models.capabilities, models.catalog.longest_answer)
             source = gr.Markdown(source_line(official, say), elem_classes="quiet")
         with gr.Accordion(label("section_conversation"), open=False):
             system = gr.Textbox(spec.system, label=label("system"), info=label("system_hint"), lines=2, max_lines=12)

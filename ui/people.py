@@ -1,4 +1,5 @@
-"""Who asks. Everybody has a key: a signed cookie of ours, or, where there is none, the address that they come from.
+"""Who asks. Everybody has a key: the name they signed in with, else a signed cookie of ours, or, where there is
+neither, the address that they come from.
 
 Thirty students may share one address, so it only counts for who refuses the cookie or calls an endpoint without one.
 """
@@ -6,18 +7,23 @@ Thirty students may share one address, so it only counts for who refuses the coo
 from __future__ import annotations
 
 import hashlib
-import hmac
 import ipaddress
 import secrets
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from http.cookies import CookieError, SimpleCookie
+from typing import Any
 
 import gradio as gr
+from itsdangerous import BadData, URLSafeTimedSerializer
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from backends.accounts import Accounts
+
 COOKIE = "playground_seat"
-KEPT_SECONDS = 30 * 24 * 3600
+SEAT_SECONDS = 30 * 24 * 3600
+NAME_SECONDS = 12 * 3600  # a school day; then the name or the class code is asked for again
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,43 +37,98 @@ class Asker:
 NOBODY = Asker()
 
 
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """The ways in that the host has opened; without any, everybody may enter. `space_owner` is the host on a Space."""
+
+    accounts: Accounts | None = None
+    class_code: str = ""
+    huggingface: bool = False
+    space_owner: str = ""
+
+    @property
+    def required(self) -> bool:
+        return bool(self.accounts or self.class_code or self.huggingface)
+
+    @property
+    def code_mark(self) -> str:
+        """Tells this class code from the one before it, and not which it is."""
+        return hashlib.sha256(self.class_code.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who sends a request. `key`: whom it counts for; `way`: how they signed in, 'users', 'class' or 'huggingface'."""
+
+    key: str
+    seat: str = ""
+    name: str = ""
+    way: str = ""
+    host: bool = False
+
+
+NAMELESS = Visitor("")
+
+
 class People:
-    """Gives out seats and knows them again. `proxies`: how many of our own stand between a visitor and this server."""
+    """Gives out seats and knows them again.
 
-    def __init__(self, proxies: int = 0, key: bytes | None = None) -> None:
-        self._proxies = proxies
-        self._key = key or secrets.token_bytes(32)
+    `proxies`: how many of our own stand between a visitor and this server. `alone`: nobody can reach it but from this
+    machine, so that whoever does is its host, unless people have to sign in.
+    """
 
-    def seat(self, headers: Headers) -> str:
-        """The seat that a request's cookie names; empty where it has none of ours."""
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return ""
-        seat, _, signature = (cookie.value if cookie else "").partition(".")
-        return seat if seat and hmac.compare_digest(signature, self._sign(seat)) else ""
+    def __init__(self, key: bytes | None = None, proxies: int = 0, sign_in: SignIn | None = None, alone: bool = False):
+        self.proxies = proxies
+        self.sign_in = sign_in or SignIn()
+        self._alone = alone
+        self._signer = URLSafeTimedSerializer(key or secrets.token_bytes(32), salt="seat")
+
+    def visitor(self, scope: Scope) -> Visitor:
+        """Whoever sent a request, as far as its cookies prove."""
+        if self.sign_in.huggingface and (name := _huggingface_name(scope)):
+            return Visitor(f"huggingface {name}", "", name, "huggingface", name == self.sign_in.space_owner)
+        headers = Headers(scope=scope)
+        told = self._read(headers)
+        seat, name, way = (str(told.get(part, "")) for part in ("seat", "name", "way"))
+        visitor = Visitor(f"seat {seat}" if seat else f"address {self.address(scope)}", seat)
+        if name and float(told.get("until", 0)) > time.time():
+            account = self.sign_in.accounts.get(name) if way == "users" and self.sign_in.accounts else None
+            if account:
+                return replace(visitor, key=f"name {name}", name=name, way=way, host=account.host)
+            if way == "class" and self.sign_in.class_code and told.get("code") == self.sign_in.code_mark:
+                return replace(visitor, name=name, way=way)  # a nickname is nobody's own: the seat counts
+        if self._alone and not self.sign_in.required:
+            return replace(visitor, host=True)
+        return visitor
+
+    def may_enter(self, visitor: Visitor) -> bool:
+        return bool(visitor.name) or not self.sign_in.required
 
     def new_seat(self, scope: Scope) -> str:
-        """The Set-Cookie header of a seat that nobody has. A Space is shown in a frame of another site."""
-        seat = secrets.token_hex(16)
-        forwarded = Headers(scope=scope).get("x-forwarded-proto", "") if self._proxies else ""
-        secure = "https" in (scope["scheme"], forwarded.rpartition(",")[2].strip())
-        site = "; SameSite=None; Secure; Partitioned" if secure else "; SameSite=Lax"
-        return f"{COOKIE}={seat}.{self._sign(seat)}; Path=/; HttpOnly; Max-Age={KEPT_SECONDS}{site}"
+        """The Set-Cookie header of a seat that nobody has."""
+        return self._cookie(scope, {"seat": secrets.token_hex(16)})
 
-    def key(self, scope: Scope) -> str:
-        """Whom a request counts for."""
-        headers = Headers(scope=scope)
-        if seat := self.seat(headers):
-            return f"seat {seat}"
-        return f"address {self._address(scope, headers)}"
+    def signed_in(self, scope: Scope, seat: str, name: str, way: str) -> str:
+        """The Set-Cookie header of a seat whose owner has said who they are."""
+        told = {
+            "seat": seat or secrets.token_hex(16),
+            "name": name,
+            "way": way,
+            "until": int(time.time()) + NAME_SECONDS,
+        }
+        return self._cookie(scope, told | ({"code": self.sign_in.code_mark} if way == "class" else {}))
 
-    def _address(self, scope: Scope, headers: Headers) -> str:
+    def no_seat(self, scope: Scope) -> str:
+        """The Set-Cookie header that takes a seat away."""
+        return f"{COOKIE}=; Path=/; HttpOnly; Max-Age=0{self._site(scope)}"
+
+    def address(self, scope: Scope) -> str:
         """Of the visitor, as the outermost of our own proxies saw it; what stands before that anybody can write."""
         client = scope.get("client")
-        addresses = [part.strip() for part in headers.get("x-forwarded-for", "").split(",") if part.strip()]
+        forwarded = Headers(scope=scope).get("x-forwarded-for", "")
+        addresses = [part.strip() for part in forwarded.split(",") if part.strip()]
         addresses.append(client[0] if client else "")
-        seen = addresses[-1 - self._proxies :][0]
+        seen = addresses[-1 - self.proxies :][0]
         try:
             address = ipaddress.ip_address(seen)
         except ValueError:
@@ -76,13 +137,40 @@ class People:
             return str(ipaddress.ip_network((address, 64), strict=False))
         return str(address)
 
-    def _sign(self, seat: str) -> str:
-        return hmac.new(self._key, seat.encode(), hashlib.sha256).hexdigest()[:32]
+    def _cookie(self, scope: Scope, told: dict[str, Any]) -> str:
+        signed = self._signer.dumps(told)
+        return f"{COOKIE}={signed}; Path=/; HttpOnly; Max-Age={SEAT_SECONDS}{self._site(scope)}"
+
+    def _read(self, headers: Headers) -> dict[str, Any]:
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+            told = self._signer.loads(cookie.value, max_age=SEAT_SECONDS) if cookie else {}
+        except (CookieError, BadData):
+            return {}
+        return told if isinstance(told, dict) else {}
+
+    def _site(self, scope: Scope) -> str:
+        """A Space is shown in a frame of another site."""
+        forwarded = Headers(scope=scope).get("x-forwarded-proto", "") if self.proxies else ""
+        secure = "https" in (scope["scheme"], forwarded.rpartition(",")[2].strip())
+        return "; SameSite=None; Secure; Partitioned" if secure else "; SameSite=Lax"
+
+
+def _huggingface_name(scope: Scope) -> str:
+    """As gradio's own sign-in keeps it in a session that it has signed."""
+    told = scope.get("session", {}).get("oauth_info", {})
+    if not isinstance(told, dict) or float(told.get("expires_at", 0)) <= time.time():
+        return ""
+    return str(told.get("userinfo", {}).get("preferred_username", ""))
+
+
+def visitor(request: gr.Request | None) -> Visitor:
+    """Who sent an event of the page or a call of an endpoint."""
+    state = getattr(getattr(request, "request", None), "state", None)
+    found = getattr(state, "visitor", None)
+    return found if isinstance(found, Visitor) else NAMELESS
 
 
 def person(request: gr.Request) -> str:
-    """The key of who sent a request: the name they signed in with, else what `People.key` says."""
-    if username := getattr(request, "username", None):
-        return f"name {username}"
-    state = getattr(getattr(request, "request", None), "state", None)
-    return str(getattr(state, "person", ""))
+    """The key of who sent a request."""
+    return visitor(request).key

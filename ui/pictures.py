@@ -116,15 +116,19 @@ def attached(tray: tuple[Picture, ...], image: Image) -> tuple[Picture, ...]:
     return (*tray, picture)
 
 
-def check_count(pictures: int) -> None:
-    """Raises `InvalidRequest` where these are more than a message can have."""
-    if pictures > MOST_PICTURES:
-        raise InvalidRequest(f"images has {pictures:,} pictures; a message can have at most {MOST_PICTURES}.")
+def check_count(pictures: int, allowed: int = 0) -> None:
+    """Raises `InvalidRequest` where these are more than a message can have. `allowed`: by the host; 0 is no limit."""
+    most = min(MOST_PICTURES, allowed or MOST_PICTURES)
+    if pictures > most:
+        raise InvalidRequest(f"images has {pictures:,} pictures; a message can have at most {most}.")
 
 
-def check_pictures(pictures: tuple[Picture, ...], card: Card, visual_tokens: object) -> int:
-    """The visual tokens that each picture may cost. Raises `InvalidRequest` naming the field and its bounds."""
-    check_count(len(pictures))
+def check_pictures(pictures: tuple[Picture, ...], card: Card, visual_tokens: object, allowed: int = 0) -> int:
+    """The visual tokens that each picture may cost. Raises `InvalidRequest` naming the field and its bounds.
+
+    `allowed`: pictures that the host allows a message; 0 is no limit.
+    """
+    check_count(len(pictures), allowed)
     if card.eyes is None:
         if pictures:
             raise InvalidRequest(

@@ -164,7 +164,8 @@ def _answer(reply: Reply, look: Look) -> list[str]:
         parts.append(f"<span class='waiting'>{html.escape(waiting(reply, say))}</span>")
     if reply.failure is not None:
         sentence, hint = html.escape(reply.failure.message), html.escape(reply.failure.hint)
-        parts.append(f"<span class='failure' role='alert'><strong>{sentence}</strong> {hint}</span>")
+        number = f" <small>#{reply.failure.number}</small>" if reply.failure.number else ""
+        parts.append(f"<span class='failure' role='alert'><strong>{sentence}</strong> {hint}{number}</span>")
     if notes := _notes(reply, say):
         parts.append(f"<small class='note'>{html.escape(' '.join(notes))}</small>")
     if reply.over and reply.stats is not None and reply.stats.ttft_s is not None:

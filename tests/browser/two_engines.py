@@ -10,7 +10,7 @@ from backends.catalog import Catalog
 from backends.engine import Engine
 from backends.models import House, Models
 from backends.types import GenerationRequest, Sampling
-from ui.page import build, launch_options
+from ui.serving import serve
 
 
 def engine(name: str, honoured: tuple[str, ...], house: House) -> Engine:
@@ -47,8 +47,7 @@ if __name__ == "__main__":
         "first": engine("first engine", tuple(Sampling.model_fields), house),
         "second": engine("second engine", ("max_new_tokens",), house),
     }
-    blocks = build(engines)
-    blocks.launch(**launch_options("127.0.0.1", 0), prevent_thread_lock=True)
+    blocks = serve(engines)
     print(blocks.local_url, flush=True)
     blocks.block_thread()
     sys.exit(0)

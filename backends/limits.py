@@ -1,0 +1,117 @@
+"""What a host allows: so much for one person in an hour, so many people at once, so long a prompt and an answer.
+
+The counting is the library's: in memory, or in Redis where several processes count together.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from limits import RateLimitItemPerHour
+from limits.errors import StorageError
+from limits.storage import storage_from_string
+from limits.strategies import FixedWindowRateLimiter
+
+from backends.errors import LimitReached
+from backends.logs import logger
+
+log = logger(__name__)
+
+GONE_SECONDS = 600
+"""Who has asked nothing for so long is no longer one of those who are here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the host has set; 0 is no limit. Answers and prompts are measured in tokens."""
+
+    answers_per_hour: int = 0
+    tokens_per_hour: int = 0
+    longest_answer: int = 0
+    longest_prompt: int = 0
+    pictures_per_message: int = 0
+    people_at_once: int = 0
+
+
+class Limits:
+    """Keeps the rules for everybody. People are keys; who has none is not counted (the playground's own probes)."""
+
+    def __init__(
+        self,
+        rules: Rules | None = None,
+        storage: str = "memory://",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.rules = rules or Rules()
+        self._counter = FixedWindowRateLimiter(storage_from_string(storage, wrap_exceptions=True))
+        self._answers = RateLimitItemPerHour(self.rules.answers_per_hour or 1)
+        self._tokens = RateLimitItemPerHour(self.rules.tokens_per_hour or 1)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._here: dict[str, float] = {}  # when each person last did something, the longest ago first
+
+    def admit(self, person: str) -> None:
+        """Counts one answer. Raises `LimitReached`, which says which limit and until when."""
+        if not person:
+            return
+        self._enter(person)
+        rules = self.rules
+        try:
+            if rules.tokens_per_hour and not self._counter.test(self._tokens, person, "tokens"):
+                self._refuse(f"Your answers of this hour have {rules.tokens_per_hour:,} tokens", self._tokens, person)
+            if rules.answers_per_hour and not self._counter.hit(self._answers, person, "answers"):
+                self._refuse(f"You had {rules.answers_per_hour:,} answers in this hour", self._answers, person)
+        except StorageError:
+            log.error("limits cannot be counted, so nobody is held to them", exc_info=True)
+
+    def spend(self, person: str, tokens: int) -> None:
+        """Counts what an answer had. The last one may go over: an answer that has begun is not taken away."""
+        if not person:
+            return
+        with self._lock:
+            self._here_again(person)
+        if self.rules.tokens_per_hour and tokens:
+            try:
+                self._counter.hit(self._tokens, person, "tokens", cost=tokens)
+            except StorageError:
+                log.error("tokens cannot be counted", exc_info=True)
+
+    @property
+    def people(self) -> int:
+        """How many are here."""
+        with self._lock:
+            self._forget()
+            return len(self._here)
+
+    def _enter(self, person: str) -> None:
+        most = self.rules.people_at_once
+        with self._lock:
+            self._forget()
+            if most and person not in self._here and len(self._here) >= most:
+                first = next(iter(self._here.values()))
+                raise LimitReached(
+                    f"{most} people use the playground already, as many as its host allows at once.",
+                    f"A place may be free {_in(GONE_SECONDS - (self._clock() - first))}; send again then.",
+                )
+            self._here_again(person)
+
+    def _here_again(self, person: str) -> None:
+        self._here.pop(person, None)
+        self._here[person] = self._clock()
+
+    def _forget(self) -> None:
+        gone = [person for person, seen in self._here.items() if self._clock() - seen > GONE_SECONDS]
+        for person in gone:
+            del self._here[person]
+
+    def _refuse(self, what: str, item: RateLimitItemPerHour, person: str) -> None:
+        kind = "tokens" if item is self._tokens else "answers"
+        left = self._counter.get_window_stats(item, person, kind).reset_time - time.time()
+        raise LimitReached(f"{what}, as many as the host of this playground allows.", f"Send again {_in(left)}.")
+
+
+def _in(seconds: float) -> str:
+    return f"in {seconds / 60:.0f} min" if seconds >= 90 else f"in {max(1, seconds):.0f} s"

@@ -1,0 +1,113 @@
+"""How the page is served: theme, stylesheet, script, and the doors and routes in front of it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from backends.engine import Engine
+from backends.pictures import MAX_BYTES
+from ui import owners
+from ui.doors import Doors
+from ui.health import health_routes
+from ui.page import build
+from ui.people import People
+from ui.sessions import Sessions
+from ui.sign_in import SignInPages
+from ui.texts import dictionaries, i18n
+
+FOLDER = Path(__file__).parent
+THREADS = 256  # each answer that streams holds one; the rest is Gradio's own need
+FONT = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif"]
+MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Noto Sans Mono", "monospace"]
+SWEEP_SECONDS = 60.0
+
+
+def serve(
+    engines: Mapping[str, Engine],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    people: People | None = None,
+    trusted_hosts: tuple[str, ...] = (),
+    frame_hosts: tuple[str, ...] = (),
+) -> gr.Blocks:
+    """The playground, served in threads of its own; `.local_url` says where. Loads no model.
+
+    `port` 0 takes a free one. `trusted_hosts`: the names under which it may be reached, all where there are none;
+    `frame_hosts`: the origins of pages that may show it in a frame.
+    """
+    people, sessions = people or People(alone=True), Sessions()
+    blocks = build(engines, sessions, huggingface=people.sign_in.huggingface)
+    blocks.launch(
+        server_name=host,
+        server_port=port or None,
+        theme=theme(),
+        css_paths=FOLDER / "style.css",
+        head="<script src='page.js'></script>",  # no text of a script: the content policy refuses what is put in later
+        i18n=i18n(),
+        run_history=False,  # would list every visitor's texts to the next one at the same computer
+        footer_links=[],
+        max_threads=THREADS,
+        max_file_size=2 * MAX_BYTES,  # what is a little too large gets our own sentence
+        show_error=False,
+        share=False,
+        quiet=True,
+        ssr_mode=False,
+        prevent_thread_lock=True,
+        app_kwargs={
+            "routes": [Route("/page.js", _script), *health_routes(engines), *SignInPages(people, sessions).routes],
+            "middleware": [Middleware(Doors, people, trusted_hosts, frame_hosts)],
+        },
+    )
+    threading.Thread(target=_sweep, args=(blocks,), name="sweeper", daemon=True).start()
+    return blocks
+
+
+def _sweep(blocks: gr.Blocks) -> None:
+    """Forgets what nobody comes back to, for as long as the page is served."""
+    closed = threading.Event()
+    while blocks.is_running:
+        owners.sweep(blocks.app.state_holder)
+        closed.wait(SWEEP_SECONDS)
+
+
+def theme() -> gr.themes.Base:
+    """Calm greys and one violet; fonts of the visitor's own machine, so that nothing is fetched from elsewhere."""
+    return gr.themes.Base(
+        primary_hue="violet", neutral_hue="slate", radius_size="md", spacing_size="md", font=FONT, font_mono=MONO
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        block_border_width="0px",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_dark="*primary_600",
+    )
+
+
+async def _script(request: Request) -> Response:
+    """page.js with the names of the buttons that gradio leaves unnamed, in every language."""
+    keys = (
+        "send",
+        "stop",
+        "download_code",
+        "language",
+        "theme",
+        "take_photo",
+        "close",
+        "no_camera",
+        "forget_me",
+        "forget_sure",
+    )
+    names = {code: {key: texts[key] for key in keys} for code, texts in dictionaries().items()}
+    script = (FOLDER / "page.js").read_text("utf-8")
+    text = script.replace("/* NAMES */ {}", json.dumps(names, ensure_ascii=False))
+    return Response(text, media_type="text/javascript", headers={"cache-control": "no-cache"})
