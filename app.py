@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         _load_now(next(iter(engines.values())))
 
     from ui.people import People, SignIn
-    from ui.serving import serve
+    from ui.serving import serve, stop
 
     sign_in = SignIn(
         Accounts(settings.users) if settings.users else None,
@@ -120,8 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
             print("Nobody has to sign in: whoever can reach this machine can use it.", flush=True)
         stopped.wait()
         print("Stopping: running answers may end first. Interrupt again to stop at once.", flush=True)
-        first.room.gate.close(settings.grace_seconds)
-        blocks.close(verbose=False)
+        stop(blocks, first.room.gate, settings.grace_seconds)
     finally:
         for engine in engines.values():
             engine.models.close()
@@ -132,13 +131,13 @@ def _stopped_by_signal() -> threading.Event:
     """Set by the first SIGINT or SIGTERM; the second one does what it always does."""
     stopped = threading.Event()
 
-    def stop(number: int, frame: object) -> None:
+    def told(number: int, frame: object) -> None:
         stopped.set()
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, signal.default_int_handler)
 
     for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, stop)
+        signal.signal(name, told)
     return stopped
 
 

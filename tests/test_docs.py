@@ -122,7 +122,8 @@ def shown(default: object) -> str:
         return "on" if default else "off"
     if isinstance(default, Path):
         return "the user's cache folder"
-    return f"`{default}`" if default not in ("", None) else "empty"
+    words = ", ".join(default) if isinstance(default, tuple) else str(default)
+    return f"`{words}`" if words not in ("", "None") else "empty"
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

@@ -25,7 +25,7 @@ SEATS_AN_HOUR = 120
 OWN = frozenset({"/page.js", "/login", "/forget", "/healthz", "/readyz", "/metrics"})
 BEFORE_SIGN_IN = frozenset(
     {"/login", "/login/huggingface", "/login/callback", "/healthz", "/readyz", "/metrics"}
-    | {"/gradio_api/startup-events"}  # which gradio asks of itself when it is launched
+    | {"/favicon.ico", "/gradio_api/startup-events"}  # the latter gradio asks of itself when it is launched
 )
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """No other site's name can lead here under one of these."""

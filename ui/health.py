@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -19,6 +20,7 @@ def health_routes(engines: Mapping[str, Engine]) -> list[Route]:
     """The routes for engines by name, the default first. Raises ValueError where their room has routes already."""
     room = next(iter(engines.values())).room
     readiness = Readiness(engines)
+    start = secrets.token_hex(4)  # a page that meets another one than before was left behind by a restart
 
     def gauges() -> Iterable[Metric]:
         labels = ["engine", "model"]
@@ -37,7 +39,7 @@ def health_routes(engines: Mapping[str, Engine]) -> list[Route]:
     room.metrics.watch(gauges)
 
     async def healthz(request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "ok", "start": start})
 
     async def readyz(request: Request) -> Response:
         ready, ages = await run_in_threadpool(readiness.check)

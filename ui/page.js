@@ -131,6 +131,7 @@
 
   const look = () => {
     document.querySelectorAll(".sidebar").forEach(settle);
+    bringDrafts();
     document.querySelectorAll(".transcript .code_wrap:not(:has(.download-code))").forEach(addDownload);
     if (!navigator.mediaDevices) document.querySelectorAll(".camera").forEach((button) => { button.hidden = true; });
     for (const [selector, key] of Object.entries(NAMELESS)) {
@@ -163,6 +164,44 @@
       paint();
     }
   };
+
+  // A restart of the server leaves the page behind: it comes back by loading itself anew, with what was being typed.
+  const DRAFTS = "playground-drafts";
+  let start, down;
+  const notice = Object.assign(document.createElement("div"), { className: "notice-down", textContent: names.restarting });
+  notice.setAttribute("role", "status");
+  const watch = async () => {
+    if (document.hidden) return;
+    try {
+      const answer = await fetch("healthz", { cache: "no-store" });
+      const now = answer.ok ? (await answer.json()).start : undefined;
+      if (!now) throw new Error();
+      if (start && start !== now) {
+        const typed = [...document.querySelectorAll(".composer")].map((composer) => [composer.id, composer.querySelector("textarea")?.value]);
+        try { sessionStorage.setItem(DRAFTS, JSON.stringify(Object.fromEntries(typed))); } catch { /* then without them */ }
+        return location.reload();
+      }
+      start = now;
+      down = 0;
+      notice.remove();
+    } catch {
+      down = (down || 0) + 1;
+      if (start && down > 1) document.body.append(notice);
+    }
+  };
+  setInterval(watch, 5000);
+  document.addEventListener("visibilitychange", watch);
+  watch();
+  const drafts = (() => {
+    try { const kept = JSON.parse(sessionStorage.getItem(DRAFTS)); sessionStorage.removeItem(DRAFTS); return kept || {}; } catch { return {}; }
+  })();
+  const bringDrafts = () => document.querySelectorAll(".composer").forEach((composer) => {
+    const draft = drafts[composer.id], box = composer.querySelector("textarea");
+    if (!draft || !box) return;
+    delete drafts[composer.id];
+    box.value = draft;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+  });
 
   let planned = false;
   const plan = () => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from backends.engine import Engine
+from backends.gate import LAST_WORDS_SECONDS, Gate
 from backends.pictures import MAX_BYTES
 from ui import owners
 from ui.doors import Doors
@@ -72,6 +74,21 @@ def serve(
     return blocks
 
 
+def stop(blocks: gr.Blocks, gate: Gate, grace_s: float) -> None:
+    """Lets running answers end for `grace_s` seconds, tells the rest why they stop, and serves no more."""
+    gate.close(grace_s)
+    until = time.monotonic() + LAST_WORDS_SECONDS
+    while not _all_told(blocks) and time.monotonic() < until:
+        time.sleep(0.05)  # gradio tells nobody when it has sent what it had to send
+    blocks.close(verbose=False)
+
+
+def _all_told(blocks: gr.Blocks) -> bool:
+    queue = blocks._queue
+    unsent = (messages for messages in list(queue.pending_messages_per_session.values()))
+    return not any(queue.active_jobs) and all(messages.empty() for messages in unsent)
+
+
 def _sweep(blocks: gr.Blocks) -> None:
     """Forgets what nobody comes back to, for as long as the page is served."""
     closed = threading.Event()
@@ -96,17 +113,9 @@ def theme() -> gr.themes.Base:
 async def _script(request: Request) -> Response:
     """page.js with the names of the buttons that gradio leaves unnamed, in every language."""
     keys = (
-        "send",
-        "stop",
-        "download_code",
-        "language",
-        "theme",
-        "take_photo",
-        "close",
-        "no_camera",
-        "forget_me",
-        "forget_sure",
-    )
+        "send", "stop", "download_code", "language", "theme", "take_photo", "close", "no_camera", "forget_me",
+        "forget_sure", "restarting",
+    )  # fmt: skip
     names = {code: {key: texts[key] for key in keys} for code, texts in dictionaries().items()}
     script = (FOLDER / "page.js").read_text("utf-8")
     text = script.replace("/* NAMES */ {}", json.dumps(names, ensure_ascii=False))

@@ -60,7 +60,7 @@ class Status:
         update: Update = {
             self.summary: self._summary(say),
             self.plots: _plots(recent, say),
-            self.averages: _averages(recent[-AVERAGED:], say),
+            self.averages: _averages(recent[-AVERAGED:], say) + _limits(self._room.limits.rules, say),
         }
         if visitor(request).host:
             names = [(f"{card} · {engine}", f"{engine}/{card}") for engine, card in self._loaded()]
@@ -104,7 +104,7 @@ class Status:
         told = list(advice(self._room.metrics.recent[-AVERAGED:], memory.percent / 100))
         advised = "".join(f"<li>{html.escape(say(a.key, **a.values) if a.values else say(a.key))}</li>" for a in told)
         advised = f"<h3>{html.escape(say('status_advice'))}</h3><ul>{advised}</ul>" if told else ""
-        return f"<div class='figures'>{cards}</div>{loaded}{advised}{_limits(self._room.limits.rules, say)}"
+        return f"<div class='figures'>{cards}</div>{loaded}{advised}"
 
 
 def _plots(answers: Sequence[Answered], say: Say) -> str:
