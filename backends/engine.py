@@ -106,7 +106,8 @@ class Engine:
             sampling = Sampling(max_new_tokens=1, temperature=0.0)
             request = GenerationRequest(card, (Message.of("user", "Hi"),), sampling)
             for event in self._run(request, controls, _Clock()):
-                if isinstance(event, Thought | Answer):
+                held_back = isinstance(event, Done) and event.usage.thinking + event.usage.answer > 0
+                if isinstance(event, Thought | Answer) or held_back:  # one token may be a marker, or half a character
                     self.last_token_at = time.monotonic()
         except PlaygroundError as exc:
             return exc

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from limits import RateLimitItemPerHour
@@ -47,6 +48,10 @@ class Limits:
     ) -> None:
         self.rules = rules or Rules()
         self._counter = FixedWindowRateLimiter(storage_from_string(storage, wrap_exceptions=True))
+        # The library's memory loses counts, or raises, where two threads count at once; Redis does not.
+        self._counting: AbstractContextManager[object] = (
+            threading.Lock() if storage.startswith("memory:") else nullcontext()
+        )
         self._answers = RateLimitItemPerHour(self.rules.answers_per_hour or 1)
         self._tokens = RateLimitItemPerHour(self.rules.tokens_per_hour or 1)
         self._clock = clock
@@ -60,10 +65,12 @@ class Limits:
         self._enter(person)
         rules = self.rules
         try:
-            if rules.tokens_per_hour and not self._counter.test(self._tokens, person, "tokens"):
-                self._refuse(f"Your answers of this hour have {rules.tokens_per_hour:,} tokens", self._tokens, person)
-            if rules.answers_per_hour and not self._counter.hit(self._answers, person, "answers"):
-                self._refuse(f"You had {rules.answers_per_hour:,} answers in this hour", self._answers, person)
+            with self._counting:
+                if rules.tokens_per_hour and not self._counter.test(self._tokens, person, "tokens"):
+                    spent = f"Your answers of this hour have {rules.tokens_per_hour:,} tokens"
+                    self._refuse(spent, self._tokens, person)
+                if rules.answers_per_hour and not self._counter.hit(self._answers, person, "answers"):
+                    self._refuse(f"You had {rules.answers_per_hour:,} answers in this hour", self._answers, person)
         except StorageError:
             log.error("limits cannot be counted, so nobody is held to them", exc_info=True)
 
@@ -72,10 +79,12 @@ class Limits:
         if not person:
             return
         with self._lock:
-            self._here_again(person)
+            if person in self._here:  # who was refused a place gets none by being told so
+                self._here_again(person)
         if self.rules.tokens_per_hour and tokens:
             try:
-                self._counter.hit(self._tokens, person, "tokens", cost=tokens)
+                with self._counting:
+                    self._counter.hit(self._tokens, person, "tokens", cost=tokens)
             except StorageError:
                 log.error("tokens cannot be counted", exc_info=True)
 

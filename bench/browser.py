@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,17 +42,17 @@ class Site:
         self.components = {component["id"]: component for component in self.config["components"]}
 
     def get(self, path: str) -> bytes:
-        connection = http.client.HTTPConnection(self.address, timeout=60)
-        connection.request("GET", path)
-        return _body(connection.getresponse())
+        return self._got(path)[0]
 
     def seat(self) -> str:
         """The cookie of a new visitor; a ChatInterface gives none."""
-        connection = http.client.HTTPConnection(self.address, timeout=60)
-        connection.request("GET", "/")
-        response = connection.getresponse()
-        _body(response)
-        return (response.headers["Set-Cookie"] or "").partition(";")[0]
+        return (self._got("/")[1]["Set-Cookie"] or "").partition(";")[0]
+
+    def _got(self, path: str) -> tuple[bytes, http.client.HTTPMessage]:
+        with closing(http.client.HTTPConnection(self.address, timeout=60)) as connection:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return _body(response), response.headers
 
     def composer(self) -> int:
         """The box that questions are typed into: the playground's chat tab's, or a ChatInterface's only one."""
@@ -153,9 +154,16 @@ class Page:
         connection.close()
         return outputs
 
+    def close(self) -> None:
+        for connection, _ in self._idle:
+            connection.close()
+
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         connection, used = self._idle.pop() if self._idle else (None, 0.0)
-        if connection is None or time.monotonic() - used > KEPT_ALIVE_SECONDS:
+        if connection is not None and time.monotonic() - used > KEPT_ALIVE_SECONDS:
+            connection.close()
+            connection = None
+        if connection is None:
             connection = http.client.HTTPConnection(self.site.address, timeout=300)
         connection.request("POST", path, json.dumps(body), self.headers)
         reply = json.loads(_body(connection.getresponse()))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +24,7 @@ from backends.machine import GIB, Machine
 from backends.models import House, Models
 from backends.types import GenerationRequest, Sampling
 from tests.hostile_pictures import HOSTILE, UNUSUAL
+from tests.served import leaks_of_gradio
 from ui.api import PICTURES
 from ui.pictures import MOST_PICTURES
 from ui.serving import serve
@@ -144,24 +142,15 @@ def launched(card: Card) -> Iterator[App]:
         lambda card, fit: pytest.fail("endpoints use the first engine"),
         lambda artefact: True,
     )
-    with _leaks_of_gradio():
+    with leaks_of_gradio():
         blocks = serve({"scripted": engine, "other": Engine(unasked)})
         client = Client(blocks.local_url, verbose=False)
     yield App(blocks.local_url, client, engine)
-    with _leaks_of_gradio():
+    with leaks_of_gradio():
         client.close()
         blocks.close(verbose=False)
         models.close()
         del client, blocks
-
-
-@contextmanager
-def _leaks_of_gradio() -> Iterator[None]:
-    """Event loops and sockets are left to the garbage collector when a page is built and closed: it is run here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-        gc.collect()
 
 
 def eventually(condition: Callable[[], bool]) -> None:

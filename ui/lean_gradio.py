@@ -1,9 +1,11 @@
-"""Gradio without three costs that a small machine feels while a model writes on it, fetching nothing for anybody, and
+"""Gradio without five costs that a small machine feels while a model writes on it, fetching nothing for anybody, and
 telling the log no words of anybody's.
 
 - An output that a handler leaves alone is made anew at every step of a stream, its signature and JSON schema included.
 - The queue looks for new events every millisecond, and for the progress of `gr.Progress` every ten.
 - Every step looks through the whole import path for matplotlib, twice, where it is not installed.
+- Every page has its own copy of everything that it shows, anew at every step, for links that nobody can make.
+- Every answer makes a table of the last ten thousand with pandas, for a dashboard that is switched off.
 - Whatever a caller sends in the shape of a file is looked for, and fetched where its path is a URL.
 - An exception in a handler is printed as it is, and many of gradio's own quote the value that they refuse.
 
@@ -25,13 +27,15 @@ import gradio as gr
 import gradio.queueing
 import gradio.route_utils
 import gradio.routes
+import gradio.state_holder
 from gradio.blocks import Block
 from gradio.queueing import Queue
+from gradio.state_holder import SessionState
 from gradio.utils import set_task_name
 from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse  # type: ignore[import-untyped]
 
 from backends.logs import logger
-from ui.owners import claim
+from ui.owners import KEPT_SECONDS, claim
 from ui.people import visitor
 
 log = logger(__name__)
@@ -55,6 +59,7 @@ class LeanBlocks(gr.Blocks):  # type: ignore[misc]
         super().queue(*args, **kwargs)
         self._queue.__class__ = WokenQueue
         self._queue.pushed = asyncio.Event()
+        self._queue.ANALYTICS_MAX_EVENTS = 1
         self._queue.progress_update_sleep_when_free = IDLE_SECONDS
         return self
 
@@ -95,11 +100,40 @@ def _plain(value: Any, block: Any) -> Any:
     return traverse(value, lambda found: {k: v for k, v in found.items() if k != "meta"}, is_no_file)
 
 
+class LeanSession(SessionState):  # type: ignore[misc]
+    """What the server keeps of a page: the values of its states, and the components that were changed for it."""
+
+    def __init__(self, blocks: gr.Blocks) -> None:
+        self.blocks_config = copy(blocks.default_config)
+        self.config_values: dict[int, Any] = {}
+        self.state_data: dict[int, Any] = {}
+        self._state_ttl: dict[int, Any] = {}
+        self.is_closed = False
+        self.STATE_TTL_WHEN_CLOSED = KEPT_SECONDS
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.config_values.clear()
+
+    def _update_config(self, key: int) -> None:
+        pass
+
+    def _update_value_in_config(self, key: int, value: Any) -> None:
+        pass
+
+
+gradio.state_holder.SessionState = LeanSession
+
+
 class WokenQueue(Queue):  # type: ignore[misc]
     """Woken by what is put into it. Only while something waits for a place does it look again by itself."""
 
     pushed: asyncio.Event
     stopped: bool
+
+    def compute_analytics_summary(self, records: list[Any]) -> dict[str, Any]:
+        """Gradio's own, of nothing."""
+        return {"functions": {}}
 
     async def push(self, *args: Any, **kwargs: Any) -> Any:
         try:

@@ -38,6 +38,9 @@ def forget(holder: Any, page: str) -> None:
     with holder.lock:
         holder.session_data.pop(page, None)
         holder.time_last_used.pop(page, None)
+    queue = holder.blocks._queue
+    for streams in (queue.pending_messages_per_session, queue.pending_event_ids_session):
+        streams.pop(page, None)
 
 
 def sweep(holder: Any, now: datetime.datetime | None = None) -> int:

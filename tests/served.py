@@ -1,0 +1,67 @@
+"""A playground that tests serve: the page on a scripted engine, with room for many."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from backends.adapters.scripted import Script, Scripted
+from backends.catalog import Card, Catalog
+from backends.engine import Engine
+from backends.machine import GIB, Machine
+from backends.models import House, Models
+from backends.room import Room
+from backends.types import GenerationRequest
+from ui.serving import serve
+
+
+@dataclass(frozen=True)
+class Served:
+    """`url` ends in a slash."""
+
+    url: str
+    blocks: gr.Blocks
+    engine: Engine
+
+
+def scripted_engine(
+    card: Card, script: Callable[[GenerationRequest], Script], room: Room | None = None, shelf: str = "scripted"
+) -> Engine:
+    """An engine on a machine with four cores and 16 GiB. `shelf`: the engine that the card has files for."""
+    models = Models(
+        Catalog((card,)),
+        shelf,
+        Scripted().capabilities,
+        lambda card, fit: Scripted(script, parallel=fit.slots, context=fit.context),
+        lambda artefact: True,
+        house=House(lambda: Machine(4, 4, 16 * GIB, 16 * GIB)),
+    )
+    return Engine(models, room)
+
+
+@contextmanager
+def serving(engine: Engine, **options: Any) -> Iterator[Served]:
+    with leaks_of_gradio():
+        blocks = serve({engine.name: engine}, **options)
+    try:
+        yield Served(blocks.local_url, blocks, engine)
+    finally:
+        with leaks_of_gradio():
+            blocks.close(verbose=False)
+            engine.models.close()
+            del blocks
+
+
+@contextmanager
+def leaks_of_gradio() -> Iterator[None]:
+    """Event loops and sockets are left to the garbage collector when a page is built and closed: it is run here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
