@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-NAME = re.compile(r"[\w][\w .@-]{0,39}")
+NAME = re.compile(r"[^\W_][\w .@-]{0,39}")
 LEAST_PASSWORD = 8  # characters
 MOST_PASSWORD = 1000
 AT_ONCE = 2  # passwords that are checked in the same moment; each takes 64 MiB and about 50 ms of processor time
@@ -63,7 +64,8 @@ def read_accounts(file: Path) -> dict[str, Account]:
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, password_hash, *more = line.strip().split(":")
+        name, *rest = line.strip().split(":")
+        password_hash, more = "".join(rest[:1]), rest[1:]
         if not NAME.fullmatch(name) or not password_hash.startswith("$argon2") or more not in ([], ["host"]):
             raise BadAccounts(f"line {number} of the users file is not 'name:argon2 hash' or 'name:argon2 hash:host'")
         accounts[name] = Account(name, password_hash, more == ["host"])
@@ -72,11 +74,15 @@ def read_accounts(file: Path) -> dict[str, Account]:
 
 def write_accounts(file: Path, accounts: dict[str, Account]) -> None:
     """All or nothing; only the file's owner can read it."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, prefix=file.name, delete=False) as part:
-        part.write("".join(f"{account.line}\n" for account in accounts.values()))
-        part.flush()
-        os.fsync(part.fileno())
-    Path(part.name).replace(file)
+    with ExitStack() as at_the_end:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=file.parent, prefix=file.name, delete=False
+        ) as part:
+            at_the_end.callback(Path(part.name).unlink, missing_ok=True)
+            part.write("".join(f"{account.line}\n" for account in accounts.values()))
+            part.flush()
+            os.fsync(part.fileno())
+        Path(part.name).replace(file)
 
 
 class Accounts:

@@ -17,13 +17,18 @@ def signing_key(folder: Path) -> bytes:
     of the program."""
     new = secrets.token_bytes(LENGTH)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=NAME) as part:  # only its owner can read it
-            part.write(new)
-            part.flush()
-            with suppress(FileExistsError):  # whole or not at all, and never in the place of another one
-                os.link(part.name, folder / NAME)
+        if not (folder / NAME).exists():
+            _keep(new, folder)
         key = (folder / NAME).read_bytes()
     except OSError:
         return new
     return key if len(key) == LENGTH else new
+
+
+def _keep(new: bytes, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=NAME) as part:  # only its owner can read it
+        part.write(new)
+        part.flush()
+        with suppress(FileExistsError):  # whole or not at all, and never in the place of another one
+            os.link(part.name, folder / NAME)

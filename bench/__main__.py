@@ -7,6 +7,7 @@ import sys
 import time
 
 from bench import (
+    full_room,
     page_speed,
     picture_speed,
     processes,
@@ -22,6 +23,7 @@ GROUPS = {
     "page": page_speed.measure,
     "startup": startup.measure,
     "pictures": picture_speed.measure,
+    "room": full_room.measure,
     "transformers": transformers_speed.measure,
     "remote": remote_speed.measure,
 }

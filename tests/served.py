@@ -30,13 +30,11 @@ class Served:
     engine: Engine
 
 
-def scripted_engine(
-    card: Card, script: Callable[[GenerationRequest], Script], room: Room | None = None, shelf: str = "scripted"
-) -> Engine:
-    """An engine on a machine with four cores and 16 GiB. `shelf`: the engine that the card has files for."""
+def scripted_engine(card: Card, script: Callable[[GenerationRequest], Script], room: Room | None = None) -> Engine:
+    """An engine on a machine with four cores and 16 GiB."""
     models = Models(
         Catalog((card,)),
-        shelf,
+        "scripted",
         Scripted().capabilities,
         lambda card, fit: Scripted(script, parallel=fit.slots, context=fit.context),
         lambda artefact: True,

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import secrets
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+import gradio as gr
 import httpx
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
@@ -158,22 +162,32 @@ def test_what_the_page_and_programs_need_is_open(route: str) -> None:
     "/gradio_api/call/v2/predict", "/gradio_api/call/lambda", "/gradio_api/call/chat/x/y", "/gradio_api/call",
     "/gradio_api/call/", "/gradio_api/call/v2", "/gradio_api/run", "/gradio_api/file/etc/passwd", "/gradio_api/file",
     "/gradio_api/proxy=http://example.com", "/gradio_api/dev/reload", "/gradio_api/heartbeat", "/static", "/assets",
-    "/GRADIO_API/info", "//config", "//", "/login/x", "/login/huggingface/x", "/x/static/y", "/docs", "/openapi.json",
-    "", "config", "/metrics/x", "/forget/x", "/.env", "/gradio_api/call/chat%2f", "/gradio_api/call/ chat",
+    "/GRADIO_API/info", "//config", "/login/x", "/login/huggingface/x", "/x/static/y", "/docs", "/openapi.json",
+    "config", "/metrics/x", "/forget/x", "/.env", "/gradio_api/call/chat%2f", "/gradio_api/call/ chat",
 ])  # fmt: skip
 def test_all_else_is_closed_to_everybody(path: str) -> None:
     answer = asked(front(People(alone=True)), path)
-    assert (answer.status, answer.inside) == (200, True) if path in ("", "//") else (404, False)
-    assert answer.reads == 0 or answer.inside
+    assert (answer.status, answer.reads) == (404, 0)
+    assert answer.error == "There is no such endpoint."
 
 
-@given(path=st.text(st.characters(codec="latin-1"), max_size=40).map(lambda text: f"/{text}"))
-@example("/gradio_api/call/" + "a" * 30)
-def test_no_invented_path_leads_inside(path: str) -> None:
-    opened = {filled(route) for route in OPEN} | BEFORE_SIGN_IN
-    if path.rstrip("/") in {*opened, ""}:
-        return
-    assert not asked(front(), path).inside
+OPENED = re.compile(
+    "|".join(
+        re.sub(r"\\{(\w+)(:path)?\\}", lambda found: ".+" if found[2] else "[^/]+", re.escape(route))
+        for route in (*OPEN, *BEFORE_SIGN_IN)
+    )
+)
+PIECES = [
+    "gradio_api", "call", "v2", "run", "api", "predict", "chat", "static", "login", "config", "queue", "join", "data",
+    "monitoring", "file=", "file", "heartbeat", "svelte", "stream", "x", "..", ".", "", "%2e%2e", "\0", "info",
+]  # fmt: skip
+
+
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=6), slash=st.sampled_from(["/", "//", ""]))
+def test_no_invented_path_leads_inside(pieces: list[str], slash: str) -> None:
+    path = "/" + "/".join(pieces) + slash
+    if asked(front(), path).inside:
+        assert OPENED.fullmatch(path.rstrip("/") or "/")
 
 
 @pytest.mark.parametrize("spec", TABS, ids=lambda spec: spec.id)
@@ -546,7 +560,7 @@ def guarded(content_type: str, pieces: list[bytes]) -> tuple[str, dict[str, str]
 @given(cuts=st.lists(st.integers(0, len(HTML)), max_size=6))
 def test_scripts_of_a_page_are_known_however_it_is_cut_into_pieces(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(HTML)]
-    nonce, headers, page = guarded("text/html; charset=utf-8", [HTML[a:b] for a, b in zip(places, places[1:])])  # noqa: B905, RUF007
+    nonce, headers, page = guarded("text/html; charset=utf-8", [HTML[a:b] for a, b in pairwise(places)])
     assert page.count(f"<script nonce={nonce}".encode()) == 3
     assert page.replace(f" nonce={nonce}".encode(), b"") == HTML
     assert headers["content-length"] == str(len(page))
@@ -555,7 +569,7 @@ def test_scripts_of_a_page_are_known_however_it_is_cut_into_pieces(cuts: list[in
 @given(pieces=st.lists(st.binary() | st.just(HTML), min_size=1, max_size=5))
 @pytest.mark.parametrize("content_type", ["application/json", "application/octet-stream", "text/javascript", ""])
 def test_what_is_no_page_goes_out_byte_for_byte(content_type: str, pieces: list[bytes]) -> None:
-    nonce, headers, body = guarded(content_type, pieces)
+    _, headers, body = guarded(content_type, pieces)
     assert body == b"".join(pieces)
     assert headers["content-length"] == str(len(body))
 
@@ -769,35 +783,103 @@ def test_who_stops_sending_is_answered(app: Served, monkeypatch: pytest.MonkeyPa
 
 @dataclass(frozen=True)
 class Two:
-    """Two people at the same playground. `ran`: the pages for which either function has run."""
+    """Two people and a program without a seat. `ran`: the pages for which either of two functions has run, one that is
+    called directly and one that is queued."""
 
     owner: httpx.Client
     other: httpx.Client
+    nobody: httpx.Client
     ran: list[str | None]
     direct: int
     queued: int
 
-    def body(self, function: int, page: str) -> dict[str, Any]:
-        return {"fn_index": function, "data": [], "session_hash": page}
+    def call(self, client: httpx.Client, page: str) -> httpx.Response:
+        body = {"fn_index": self.direct, "data": [], "session_hash": page}
+        return client.post("gradio_api/run/predict", json=body)
+
+    def join(self, client: httpx.Client, page: str) -> httpx.Response:
+        body = {"fn_index": self.queued, "data": [], "session_hash": page}
+        return client.post("gradio_api/queue/join", json=body)
+
+    def outcome(self, page: str) -> bool:
+        """Whether what was queued for the owner's page went well."""
+        with self.owner.stream("GET", "gradio_api/queue/data", params={"session_hash": page}) as told:
+            for line in told.iter_lines():
+                if line and (message := json.loads(line.removeprefix("data: ")))["msg"] == "process_completed":
+                    return bool(message["success"])
+        raise AssertionError("it was never told")
 
 
 @pytest.fixture
 def two(app: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[Two]:
     ran: list[str | None] = []
-    chosen: dict[bool, int] = {}
-    for function in app.blocks.fns.values():
-        if function.name in ("stop", "leave") and function.queue not in chosen:
-            original = function.fn
-            monkeypatch.setattr(
-                function, "fn", lambda request, original=original: ran.append(request.session_hash) or original(request)
-            )
-            original.__signature__ = None if False else getattr(original, "__signature__", None)
-            chosen[function.queue] = function._id
-    with (
-        httpx.Client(base_url=app.url, timeout=PATIENCE_S) as owner,
-        httpx.Client(base_url=app.url, timeout=PATIENCE_S) as other,
-    ):
-        for client in (owner, other):
-            client.get("config").raise_for_status()
-            assert client.cookies
-        yield Two(owner, other, ran, chosen[False], chosen[True])
+
+    def recorded(request: gr.Request) -> None:
+        ran.append(request.session_hash)
+
+    functions = app.blocks.fns.values()
+    direct = next(function for function in functions if function.name == "stop")
+    queued = next(function for function in functions if function.name == "leave")
+    assert (direct.queue, queued.queue) == (False, True)
+    for function in (direct, queued):
+        monkeypatch.setattr(function, "fn", recorded)
+    with ExitStack() as stack:
+        people = [stack.enter_context(httpx.Client(base_url=app.url, timeout=PATIENCE_S)) for _ in range(3)]
+        for person in people[:2]:
+            assert person.get("config").cookies
+        yield Two(*people, ran, direct._id, queued._id)
+
+
+@pytest.fixture
+def page() -> str:
+    """One that only this test opens."""
+    return secrets.token_hex(8)
+
+
+def test_a_page_calls_for_its_owner_alone(two: Two, page: str) -> None:
+    assert two.call(two.owner, page).status_code == 200
+    for stranger in (two.other, two.nobody):
+        answer = two.call(stranger, page)
+        assert answer.status_code == 500
+        assert answer.json()["error"] is None
+    assert two.ran == [page]
+    assert two.call(two.owner, page).status_code == 200
+
+
+def test_what_a_stranger_queues_for_a_page_does_not_run(two: Two, page: str) -> None:
+    assert two.call(two.owner, page).status_code == 200
+    two.ran.clear()
+    two.join(two.other, page)
+    assert two.outcome(page) is False
+    assert two.ran == []
+    two.join(two.owner, page)
+    assert two.outcome(page) is True
+    assert two.ran == [page]
+
+
+@pytest.mark.parametrize("path", [
+    "gradio_api/queue/data?session_hash={}", "gradio_api/queue/data?session_hash=mine&session_hash={}",
+    "gradio_api/heartbeat/{}", "gradio_api/heartbeat/{}?session_hash=mine", "gradio_api/heartbeat/{}/",
+])  # fmt: skip
+def test_nobody_listens_to_or_closes_somebody_elses_page(app: Served, two: Two, page: str, path: str) -> None:
+    assert two.call(two.owner, page).status_code == 200
+    for stranger in (two.other, two.nobody):
+        answer = stranger.get(path.format(page))
+        assert answer.status_code == 403
+        assert answer.json() == {"error": "This page is somebody else's."}
+    assert not app.blocks.app.state_holder.session_data[page].is_closed
+    with two.owner.stream("GET", f"gradio_api/heartbeat/{page}") as told:
+        assert told.status_code == 200
+
+
+def test_the_owner_takes_their_page_along_but_not_without_their_cookie(app: Served, two: Two, page: str) -> None:
+    assert two.call(two.owner, page).status_code == 200
+    with httpx.Client(base_url=app.url, cookies=two.owner.cookies) as elsewhere:
+        assert two.call(elsewhere, page).status_code == 200
+    two.owner.cookies.clear()
+    assert two.call(two.owner, page).status_code == 500
+
+
+def test_a_program_without_a_seat_has_pages_too_but_owns_none(app: Served, two: Two, page: str) -> None:
+    assert two.call(two.nobody, page).status_code == 200
+    assert not hasattr(app.blocks.app.state_holder.session_data[page], "owner")

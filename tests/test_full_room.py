@@ -1,77 +1,22 @@
-"""Thirty-two people at once: everybody is served, nobody waits much longer than the others or gets somebody else's."""
+"""Thirty-two people at once: everybody is served, nobody waits much longer than the others or gets somebody else's. And
+two thousand turns, on pages that come and go and through the endpoint: nothing of them piles up."""
 
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from gradio_client import Client
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.crowd import PEOPLE, QUESTIONS, Person, crowd, kept_after_a_round, room
 from tests.served import leaks_of_gradio
 
-ROOT = Path(__file__).resolve().parents[1]
-PEOPLE, QUESTIONS = 32, 3
 LONGEST_WAIT = 1.5  # times the median
+MOST_GROWTH = 1.05
+SLACK = {"threads": 8, "files": 8}  # idle threads of pools and connections that are kept alive come and go
 
 pytestmark = pytest.mark.crowd
-
-
-@contextmanager
-def room(engine: str) -> Iterator[str]:
-    """The address of a playground in a process of its own."""
-    command = [sys.executable, "-m", "tests.room_server", engine]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        yield server.stdout.readline().strip()
-        server.communicate()
-
-
-@dataclass
-class Person:
-    """One program like a browser: its own cookie, its own session, a marker in all that it sends."""
-
-    marker: str
-    client: Client
-    waits: list[float] = field(default_factory=list)
-    finals: list[dict[str, Any]] = field(default_factory=list)
-
-    def ask(self, text: str, begin: threading.Barrier, **given: Any) -> None:
-        begin.wait()
-        for number in range(QUESTIONS):
-            sent, first = time.monotonic(), None
-            for item in self.client.submit(f"{self.marker} {number}: {text}", api_name="/chat", **given):
-                if first is None and item["answer"]:
-                    first = time.monotonic() - sent
-            assert first is not None, item["error"]
-            self.waits.append(first)
-            self.finals.append(item)
-
-
-def crowd(url: str, text: str, given: Callable[[int], dict[str, Any]]) -> list[Person]:
-    """Everybody asks at the same moment, and again as soon as they are answered."""
-    begin = threading.Barrier(PEOPLE)
-    with ThreadPoolExecutor(PEOPLE) as pool:
-        clients = list(pool.map(lambda _: Client(url, verbose=False), range(PEOPLE)))
-        people = [Person(f"person-{n:02}-of-this-room", client) for n, client in enumerate(clients)]
-        list(pool.map(lambda n: people[n].ask(text, begin, **given(n)), range(PEOPLE)))
-    check(url, people)
-    with leaks_of_gradio():
-        for client in clients:
-            client.close()
-        del clients
-    return people
 
 
 def check(url: str, people: list[Person]) -> None:
@@ -84,13 +29,17 @@ def check(url: str, people: list[Person]) -> None:
         assert not [marker for marker in markers - {person.marker} if marker in told], "somebody else's words"
     waits = [wait for person in people for wait in person.waits]
     middle = statistics.median(waits)
-    print([[round(w, 1) for w in sorted(p.waits[k] for p in people)][::6] for k in range(QUESTIONS)], middle)
     assert max(waits) <= LONGEST_WAIT * middle, f"{max(waits):.2f} s where the median is {middle:.2f} s"
+    with leaks_of_gradio():
+        for person in people:
+            person.client.close()
+            del person.client
 
 
 def test_everybody_is_served_alike_and_gets_their_own() -> None:
-    with room("scripted") as url:
-        people = crowd(url, "What?", lambda n: {"seed": n, "system": f"You are number {n}."})
+    with room("scripted") as served:
+        people = crowd(served.url, "What?", lambda n: {"seed": n, "system": f"You are number {n}."})
+        check(served.url, people)
     for n, person in enumerate(people):
         for number, final in enumerate(person.finals):
             assert final["answer"].startswith(f"You are number {n}. | {person.marker} {number}: What? | {n} ")
@@ -99,5 +48,18 @@ def test_everybody_is_served_alike_and_gets_their_own() -> None:
 @pytest.mark.model
 def test_on_the_real_model_too() -> None:
     given = {"temperature": 0.0, "max_new_tokens": 8}
-    with room("real") as url:
-        crowd(url, "Write three words about the sea.", lambda n: given | {"seed": n})
+    with room("real") as served:
+        people = crowd(served.url, "Write three words about the sea.", lambda n: given | {"seed": n})
+        check(served.url, people)
+
+
+def test_after_two_thousand_turns_everything_is_back_at_its_level() -> None:
+    with room("quick") as served:
+        before = kept_after_a_round(served)  # pools are as large as they get, and memory has been at its height
+        kept_after_a_round(served)
+        after = kept_after_a_round(served)
+    for what in ("sessions", "iterators", "events", "streams", "waiting"):
+        assert after[what] <= before[what] + 2, (what, before, after)
+    for what, slack in SLACK.items():
+        assert after[what] <= before[what] + slack, (what, before, after)
+    assert after["bytes"] <= MOST_GROWTH * before["bytes"], (before, after)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from typing import Any
 
 import pytest
@@ -27,8 +29,6 @@ KEY = b"k" * 32
 SECRET = "what somebody typed: hunter2"
 PERSON = "name mia"
 
-Written = Callable[[], list[dict[str, Any]]]
-
 
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
@@ -36,7 +36,6 @@ def as_it_was() -> Iterator[None]:
     root, touched = logging.getLogger(), [logging.getLogger(name) for name in (*logs.QUIET, *logs.FOREIGN)]
     key, handlers, level = logs._key, root.handlers[:], root.level
     before = [(one, one.level, one.handlers[:], one.propagate) for one in touched]
-    root.handlers[:] = []  # else they would be closed
     yield
     logs._key = key
     root.handlers[:] = handlers
@@ -46,32 +45,32 @@ def as_it_was() -> Iterator[None]:
         one.handlers[:], one.propagate = its_handlers, propagate
 
 
-@pytest.fixture
-def text(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """What has been written to the log since the last look."""
-    configure("info", KEY)
+class Written:
+    """What the handler that `configure` installs has written, from a look to the next."""
 
-    def read() -> str:
-        out, err = capsys.readouterr()
-        assert out == ""
-        return err
+    def __init__(self, level: str = "info", key: bytes = KEY) -> None:
+        logging.getLogger().handlers[:] = []  # else those that stand there would be closed
+        with redirect_stderr(io.StringIO()) as self._stream:
+            configure(level, key)
 
-    return read
+    def text(self) -> str:
+        said = self._stream.getvalue()
+        self._stream.seek(0)
+        self._stream.truncate()
+        return said
 
-
-@pytest.fixture
-def written(text: Callable[[], str]) -> Written:
-    """The same, line by line, each of which must be one JSON object."""
-
-    def read() -> list[dict[str, Any]]:
-        t = text(); open("/tmp/err2.txt", "w").write(t)
-        *lines, rest = t.split("\n")
+    def events(self) -> list[dict[str, Any]]:
+        """Each line, which must be one JSON object."""
+        *lines, rest = self.text().split("\n")
         assert rest == "", "the last line has no end"
         events = [json.loads(line) for line in lines]
         assert all(isinstance(event, dict) for event in events)
         return events
 
-    return read
+
+@pytest.fixture
+def written() -> Written:
+    return Written()
 
 
 def deep(error: BaseException) -> None:
@@ -109,15 +108,13 @@ def test_another_person_another_key_and_another_day_are_another_hash(
         assert (daily_hash(*changed) == daily_hash(person, key, day)) == same
 
 
-def test_the_log_of_a_day_has_one_hash_for_a_person_and_never_the_person(
-    written: Written, text: Callable[[], str]
-) -> None:
+def test_the_log_of_a_day_has_one_hash_for_a_person_and_never_the_person(written: Written) -> None:
     log = logger("a.module")
     before = datetime.datetime.now(datetime.UTC).date()
     for way in (log.info, log.warning, log.error, log.bind(person=PERSON).info):
         way("asked", person=PERSON)
     log.info("asked", person="name bob")
-    events = written()
+    events = written.events()
     after = datetime.datetime.now(datetime.UTC).date()
     *mia, bob = [event["person"] for event in events]
     assert set(mia) <= {daily_hash(PERSON, KEY, day) for day in (before, after)}
@@ -129,17 +126,17 @@ def test_the_log_of_a_day_has_one_hash_for_a_person_and_never_the_person(
 def test_what_nobody_has_asked_for_has_no_hash(written: Written, nobody: str | None) -> None:
     logger("a.module").info("asked", person=nobody)
     logger("a.module").info("started")
-    asked, started = written()
+    asked, started = written.events()
     assert asked["person"] is None
     assert "person" not in started
 
 
-def test_another_key_makes_other_hashes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_key_makes_other_hashes() -> None:
     hashes = set()
     for key in (KEY, b"another"):
-        configure("info", key)
+        written = Written(key=key)
         logger("a.module").info("asked", person=PERSON)
-        hashes.add(json.loads(capsys.readouterr().err)["person"])
+        hashes.add(written.events()[0]["person"])
     assert len(hashes) == 2
 
 
@@ -171,7 +168,7 @@ def by_instance(log: Any, error: Exception) -> None:
     ids=["plain", "quoting", "group", "chained"],
 )
 def test_an_exception_leaves_its_type_and_its_way_but_none_of_its_words(
-    text: Callable[[], str],
+    written: Written,
     fail: Callable[[], None],
     kind: str,
     make: Callable[[str], Any],
@@ -181,7 +178,7 @@ def test_an_exception_leaves_its_type_and_its_way_but_none_of_its_words(
         fail()
     except Exception as exc:
         way(make("a.module"), exc)
-    line = text()
+    line = written.text()
     assert not any(word in line for word in ("hunter2", "typed", "Traceback"))
     event = json.loads(line)
     assert (event["event"], event["logger"], event["exception"]) == ("it failed", "a.module", kind)
@@ -201,7 +198,7 @@ def test_of_a_long_way_the_innermost_steps_are_kept(written: Written) -> None:
         down(50)
     except RuntimeError:
         logger("a.module").exception("it failed")
-    (event,) = written()
+    (event,) = written.events()
     assert len(event["at"]) == 12
     assert len(set(event["at"])) == 2
 
@@ -209,7 +206,7 @@ def test_of_a_long_way_the_innermost_steps_are_kept(written: Written) -> None:
 def test_where_there_is_no_exception_nothing_is_told_of_one(written: Written) -> None:
     logger("a.module").error("it failed", exc_info=True)
     logging.getLogger("a.module").error("it failed", exc_info=True)
-    for event in written():
+    for event in written.events():
         assert event["event"] == "it failed"
         assert not {"exception", "at", "exc_info"} & set(event)
 
@@ -221,7 +218,7 @@ def test_where_there_is_no_exception_nothing_is_told_of_one(written: Written) ->
 @pytest.mark.parametrize("make", [logger, logging.getLogger], ids=["structlog", "stdlib"])
 def test_whatever_happens_is_one_object_on_one_line(written: Written, words: str, make: Callable[[str], Any]) -> None:
     make("a.module").info(words)
-    (event,) = written()
+    (event,) = written.events()
     assert event["event"] == words
     assert (event["logger"], event["level"]) == ("a.module", "info")
     assert datetime.datetime.fromisoformat(event["timestamp"]).utcoffset() == datetime.timedelta()
@@ -229,33 +226,33 @@ def test_whatever_happens_is_one_object_on_one_line(written: Written, words: str
 
 def test_values_that_json_does_not_know_do_not_lose_the_line(written: Written) -> None:
     logger("a.module").info("loaded", where=KEY, which=frozenset({"a"}), what=object(), number=1.5)
-    (event,) = written()
+    (event,) = written.events()
     assert event["number"] == 1.5
     assert {"where", "which", "what"} <= set(event)
 
 
 def test_what_other_libraries_say_with_arguments_is_one_sentence(written: Written) -> None:
     logging.getLogger("a.library").warning("%s took %d s", "loading", 3)
-    assert [event["event"] for event in written()] == ["loading took 3 s"]
+    assert [event["event"] for event in written.events()] == ["loading took 3 s"]
 
 
-def test_only_what_is_worth_the_level_is_written(written: Written, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_what_is_worth_the_level_is_written() -> None:
     for level, expected in {"warning": ["b"], "debug": ["a", "b"]}.items():
-        configure(level, KEY)
+        written = Written(level)
         for make in (logger, logging.getLogger):
             make("a.module").debug("a")
             make("a.module").warning("b")
-        assert [event["event"] for event in written()] == expected * 2
+        assert [event["event"] for event in written.events()] == expected * 2
 
 
 def test_libraries_that_tell_of_every_request_are_heard_only_when_something_is_wrong(written: Written) -> None:
     for name in logs.QUIET:
         logging.getLogger(name).info("GET https://example.org/?q=hunter2")
         logging.getLogger(name).warning("something is wrong")
-    assert [event["event"] for event in written()] == ["something is wrong"] * len(logs.QUIET)
+    assert [event["event"] for event in written.events()] == ["something is wrong"] * len(logs.QUIET)
 
 
-def test_what_the_web_server_says_is_taken_in_too(written: Written, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_web_server_says_is_taken_in_too(written: Written) -> None:
     server = logging.getLogger("uvicorn.error")
     server.handlers[:], server.propagate = [logging.StreamHandler()], False
     adopt()
@@ -263,7 +260,7 @@ def test_what_the_web_server_says_is_taken_in_too(written: Written, capsys: pyte
         deep(ValueError(SECRET))
     except ValueError:
         server.exception("Exception in ASGI application\n")
-    (event,) = written()
+    (event,) = written.events()
     assert event["exception"] == "ValueError"
     assert "hunter2" not in json.dumps(event)
 
@@ -273,7 +270,7 @@ def test_what_the_web_server_says_is_taken_in_too(written: Written, capsys: pyte
 
 @pytest.mark.parametrize("fault", [None, RuntimeError(SECRET)])
 def test_of_a_question_and_its_answer_the_log_has_figures_and_not_a_word(
-    card: Card, text: Callable[[], str], fault: Exception | None
+    card: Card, written: Written, fault: Exception | None
 ) -> None:
     script = Script(("secret thought ",), ("secret answer ",))
     if fault:
@@ -285,7 +282,7 @@ def test_of_a_question_and_its_answer_the_log_has_figures_and_not_a_word(
     )  # fmt: skip
     request = GenerationRequest(card, (Message.of("user", SECRET),), Sampling(), person=PERSON, conversation="talk 7")
     *_, end = Engine(models).run(request, Controls())
-    lines = text()
+    lines = written.text()
     assert not any(word in lines for word in ("hunter2", "secret", "mia", "talk 7"))
     answered = json.loads(lines.splitlines()[-1])
     assert answered["event"] == "answered"

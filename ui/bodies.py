@@ -13,6 +13,7 @@ from ui.pictures import MOST_PICTURES
 
 MOST_JSON = 16 * 2**20  # an imported conversation with its pictures, and what a page keeps in its browser
 MOST_UPLOAD = (MOST_PICTURES + 1) * MAX_BYTES  # bytes
+MOST_DIGITS = 18  # Python makes no number of very many
 PIECE_SECONDS = 20.0
 WHOLE_SECONDS = 120.0
 
@@ -30,7 +31,7 @@ class Body:
         told = Headers(scope=scope).get("content-length", "0")
         if not told.isdecimal():
             self.fault = (400, "The length of the request is not a number.")
-        elif int(told) > self._most:
+        elif len(told) > MOST_DIGITS or int(told) > self._most:
             self._too_much()
 
     async def receive(self) -> Message:

@@ -12,7 +12,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui.bodies import Body
 from ui.content_policy import Guarded
@@ -36,7 +36,8 @@ _PAGES = OWN | {
         "reset", "cancel", "startup-events", "theme.css", "token", "user",
     )),
 }  # fmt: skip
-_FOLDERS = ("/static/", "/assets/", "/svelte/", "/gradio_api/heartbeat/", "/gradio_api/file=")
+_HEARTBEAT = "/gradio_api/heartbeat/"
+_FOLDERS = ("/static/", "/assets/", "/svelte/", _HEARTBEAT, "/gradio_api/file=")
 _BY_NAME = re.compile(r"/gradio_api/(?P<way>call/v2|call|run|api)/(?P<name>[^/]+)(/[^/]*)?")
 _TABS = frozenset(spec.id for spec in TABS)
 # 'run/predict' is how the page itself calls what needs no place in line; all else by name goes through the queue.
@@ -64,12 +65,17 @@ class Doors:
         scope.setdefault("state", {})["visitor"] = visitor
         body = Body(scope, receive)
         guarded = Guarded(send, self._frames, self._new_seat(scope, visitor))
+
+        async def answer(message: Message) -> None:
+            if body.fault is None or guarded.started:  # what the app says of a body that was cut off is not our answer
+                await guarded.send(message)
+
         refusal = self._refusal(scope, visitor) or _fault(body)
         if refusal is not None:
             await refusal(scope, receive, guarded.send)
             return
         try:
-            await self.app(scope, body.receive, guarded.send)
+            await self.app(scope, body.receive, answer)
         except Exception:
             if body.fault is None or guarded.started:
                 raise
@@ -84,17 +90,15 @@ class Doors:
             return JSONResponse({"error": "The playground is not reached under this host name."}, 400)
         if not _is_open(path):
             return JSONResponse({"error": "There is no such endpoint."}, 404)
-        if (origin := headers.get("origin")) is not None and urlsplit(origin).netloc != host:
+        if (origin := headers.get("origin")) is not None and _netloc(origin) != host:
             return JSONResponse({"error": "Other sites cannot call the playground."}, 403)
         if path not in BEFORE_SIGN_IN and not self._people.may_enter(visitor):
             if path == "/":
                 return RedirectResponse("login", 303)
             return JSONResponse({"error": "Sign in first: open the playground's page, or POST to /login."}, 401)
-        if path == "/gradio_api/queue/data" or path.startswith("/gradio_api/heartbeat/"):
-            query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-            session_hash = query.get("session_hash", [path.rpartition("/")[2]])[0]
-            if is_of_another(scope["app"].state_holder, session_hash, visitor):
-                return JSONResponse({"error": "This page is somebody else's."}, 403)
+        pages = _pages(path, scope.get("query_string", b"").decode("latin-1"))
+        if any(is_of_another(scope["app"].state_holder, page, visitor) for page in pages):
+            return JSONResponse({"error": "This page is somebody else's."}, 403)
         return None
 
     def _new_seat(self, scope: Scope, visitor: Visitor) -> list[str]:
@@ -113,6 +117,13 @@ def _is_open(path: str) -> bool:
     return path in _PAGES or path.startswith(_FOLDERS) or path in BEFORE_SIGN_IN
 
 
+def _pages(path: str, query: str) -> list[str]:
+    """The session hashes of the pages that a request listens to; of several in a query every one might be meant."""
+    if path == "/gradio_api/queue/data":
+        return parse_qs(query).get("session_hash", [])
+    return [path.removeprefix(_HEARTBEAT)] if path.startswith(_HEARTBEAT) else []
+
+
 def _fault(body: Body) -> Response | None:
     if body.fault is None:
         return None
@@ -126,8 +137,17 @@ def _own_host(headers: Headers, proxies: int) -> str:
     return forwarded or headers.get("host", "")
 
 
+def _netloc(origin: str) -> str:
+    """Host and port of an origin; empty where it has none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
+
+
 def _is_own_origin(_: object, request_headers: Headers) -> bool:
-    return urlsplit(request_headers.get("origin", "")).netloc == request_headers.get("host", "")
+    netloc = _netloc(request_headers.get("origin", ""))
+    return netloc != "" and netloc == request_headers.get("host", "")
 
 
 # Gradio's answers every origin where the host is no localhost. It stands outside of `Doors`, so its rule is replaced.

@@ -53,6 +53,7 @@ def page(browser: Browser, playground: str) -> Iterator[Page]:
     errors: list[str] = []
     requested: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda said: errors.append(said.text) if "Content Security Policy" in said.text else None)
     page.on("request", lambda request: requested.append(request.url))
     page.goto(playground)
     page.locator("#composer-chat textarea").wait_for()

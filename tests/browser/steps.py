@@ -36,16 +36,14 @@ def served(*arguments: str, env: Mapping[str, str]) -> Iterator[str]:
         text=True,
     )
     assert process.stdout is not None
-    address = ""
-    for line in process.stdout:
-        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-            address = found.group()
-            break
-    assert address, "the playground did not start"
-    yield address
-    process.terminate()
-    process.wait(30)
-    process.stdout.close()
+    try:
+        found = next(filter(None, (re.search(r"http://127\.0\.0\.1:\d+", line) for line in process.stdout)), None)
+        assert found, "the playground did not start"
+        yield found.group()
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
 
 
 def open_tab(page: Page, tab: str) -> Locator:

@@ -1,4 +1,4 @@
-"""A playground in a process of its own, for a crowd: `python -m tests.room_server scripted|quick|real`.
+"""A playground in a process of its own, for a crowd: `python -m bench.room_server scripted|quick|real`.
 
 It prints its address.
 The scripted engine answers with what it was asked, by whom it was told to be, and its seed, the quick one at once; the
@@ -11,18 +11,19 @@ import datetime
 import gc
 import json
 import sys
+from collections.abc import Callable
 
 import gradio as gr
 import psutil
 
 import app
-from backends.adapters.scripted import Script, tokens
+from backends.adapters.scripted import Script, Scripted, tokens
 from backends.catalog import Catalog
 from backends.engine import Engine
-from backends.machine import Machine
+from backends.machine import GIB, Machine
+from backends.models import House, Models
 from backends.settings import Settings
 from backends.types import GenerationRequest
-from tests.served import scripted_engine
 from ui import owners
 from ui.serving import serve
 
@@ -34,6 +35,18 @@ def echo(request: GenerationRequest) -> Script:
 
 def quick(request: GenerationRequest) -> Script:
     return Script(answer=tokens("yes it is " * 10))
+
+
+def scripted(script: Callable[[GenerationRequest], Script]) -> Engine:
+    models = Models(
+        Catalog.read(),
+        "llama_cpp",  # whose models the script plays
+        Scripted().capabilities,
+        lambda card, fit: Scripted(script, parallel=fit.slots, context=fit.context),
+        lambda artefact: True,
+        house=House(lambda: Machine(4, 4, 16 * GIB, 16 * GIB)),
+    )
+    return Engine(models)
 
 
 def kept(blocks: gr.Blocks, engine: Engine) -> dict[str, int]:
@@ -62,7 +75,7 @@ def real() -> Engine:
 if __name__ == "__main__":
     scripts = {"scripted": echo, "quick": quick}
     kind = sys.argv[1]
-    engine = real() if kind == "real" else scripted_engine(Catalog.read().cards[0], scripts[kind], shelf="llama_cpp")
+    engine = real() if kind == "real" else scripted(scripts[kind])
     try:
         blocks = serve({engine.name: engine})
         print(blocks.local_url, flush=True)
