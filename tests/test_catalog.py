@@ -192,6 +192,40 @@ def test_what_is_quantised_already_or_has_no_repository_stays_alone() -> None:
     assert catalog.with_quantised("llama_cpp").cards == catalog.cards
 
 
+# --- a host's longest answer ---------------------------------------------------------------------
+
+
+@given(longest=st.integers(1, 100_000))
+def test_no_official_answer_is_longer_than_the_host_allows_and_nothing_else_changes(longest: int) -> None:
+    capped = CATALOG.capped(longest)
+    assert capped.longest_answer == longest
+    for before, after in zip(CATALOG, capped, strict=True):
+        for row, held in zip(before.sampling, after.sampling, strict=True):
+            tokens = min(row.values.max_new_tokens, longest)
+            assert held.values == row.values.model_copy(update={"max_new_tokens": tokens})
+            assert held.model_copy(update={"values": row.values}) == row
+        assert after.model_copy(update={"sampling": before.sampling}) == before
+
+
+def test_a_host_without_a_limit_leaves_the_cards_as_they_are() -> None:
+    assert CATALOG.longest_answer == 0
+    assert CATALOG.capped(0).cards == CATALOG.cards
+    assert CATALOG.capped(0).longest_answer == 0
+
+
+def test_a_capped_catalogue_finds_its_own_cards() -> None:
+    capped = CATALOG.capped(100)
+    assert all(capped.get(card.id) is card for card in capped)
+    assert {row.values.max_new_tokens for card in capped for row in card.sampling} == {100}
+
+
+def test_fewer_bits_keep_the_longest_answer() -> None:
+    offered = CATALOG.capped(100).with_quantised("transformers")
+    assert offered.longest_answer == 100
+    assert {row.values.max_new_tokens for card in offered for row in card.sampling} == {100}
+    assert offered.cards == CATALOG.with_quantised("transformers").capped(100).cards
+
+
 # --- what the reader refuses ---------------------------------------------------------------------
 
 

@@ -248,6 +248,43 @@ def test_a_system_prompt_is_a_text_of_some_length(engine: Engine, value: Any) ->
     assert chosen(engine, system="").system == ""
 
 
+# --- a host's longest answer ---------------------------------------------------------------------
+
+
+@given(longest=st.integers(1, 81_920), wanted=st.integers(1, 81_920))
+def test_an_answer_longer_than_the_host_allows_is_refused_by_name_and_never_shortened(
+    longest: int, wanted: int
+) -> None:
+    given = {"max_new_tokens": wanted}
+    if wanted <= longest:
+        assert check_sampling(OFFICIAL, given, longest).max_new_tokens == wanted
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        check_sampling(OFFICIAL, given, longest)
+    assert caught.value.message == (
+        f"max_new_tokens must be a whole number from 1 to {longest}, as the host of this playground has set;"
+        f" it was {wanted}."
+    )
+    assert caught.value.hint
+
+
+def test_a_value_out_of_its_own_bounds_is_refused_with_those() -> None:
+    with pytest.raises(InvalidRequest, match="from 1 to 81920; it was 0"):
+        check_sampling(OFFICIAL, {"max_new_tokens": 0}, 100)
+
+
+@pytest.mark.parametrize("spec", TABS, ids=lambda spec: spec.id)
+def test_every_tab_can_be_asked_with_nothing_chosen_where_answers_are_held_short(
+    engine: Engine, card: Card, spec: Any
+) -> None:
+    card = seeing(card) if spec.pictures else card
+    engine.models.catalog = Catalog((card,)).capped(100)
+    assert chosen(engine, spec.id).sampling == OFFICIAL.model_copy(update={"max_new_tokens": 100})
+    assert chosen(engine, spec.id, sampling={"max_new_tokens": 100}).sampling.max_new_tokens == 100
+    with pytest.raises(InvalidRequest, match="max_new_tokens must be a whole number from 1 to 100, as the host"):
+        chosen(engine, spec.id, sampling={"max_new_tokens": 101})
+
+
 # --- the tabs' own options -----------------------------------------------------------------------
 
 BAD_OPTIONS = [

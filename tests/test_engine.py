@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from backends.adapters.scripted import Script, Scripted
 from backends.cancel import Cancel, Controls
@@ -18,8 +19,11 @@ from backends.catalog import Card, Catalog, ThinkingRule
 from backends.engine import ANSWER_SHARE, LEAST_ANSWER, Engine, fit_into_context
 from backends.errors import PlaygroundError, PromptTooLong
 from backends.eyes import Eyes
+from backends.limits import Limits, Rules
 from backends.machine import GIB, Machine
+from backends.metrics import Answered
 from backends.models import House, Models
+from backends.room import Room
 from backends.thinking import CLOSING_SENTENCE
 from backends.types import (
     Answer,
@@ -56,13 +60,16 @@ def every_error(of: type[PlaygroundError] = PlaygroundError) -> Iterator[type[Pl
 class Site:
     """An engine whose models all are `backend`; `opened` counts how often one was asked for."""
 
-    def __init__(self, card: Card, backend: Backend, capabilities: Capabilities | None = None) -> None:
+    def __init__(
+        self, card: Card, backend: Backend, capabilities: Capabilities | None = None, rules: Rules | None = None
+    ) -> None:
         self.card, self.backend, self.opened = card, backend, 0
         self.models = Models(
             Catalog((card,)), "scripted", capabilities or backend.capabilities, self._open, lambda artefact: True,
             house=House(lambda: Machine(1, 1, 16 * GIB, 16 * GIB)),
         )  # fmt: skip
-        self.engine = Engine(self.models)
+        self.room = Room(Limits(rules))
+        self.engine = Engine(self.models, self.room)
 
     def _open(self, card: Card, fit: Any) -> Backend:
         self.opened += 1
@@ -72,12 +79,20 @@ class Site:
         return GenerationRequest(self.card, (Message.of("user", text),), Sampling(**sampling), Thinking(think))
 
     def run(self, request: GenerationRequest | None = None, controls: Controls | None = None) -> list[Event]:
-        """All events; exactly one end, last, and the slot is free again."""
+        """All events; exactly one end, last, one record of it, and the slot is free again."""
+        before = len(self.room.metrics.recent)
         events = list(self.engine.run(request or self.ask(), controls or Controls()))
         ends = [isinstance(event, Done | Failure) for event in events]
         assert ends == [False] * (len(events) - 1) + [True]
         assert all(model.line.running == 0 for model in self.models._models.values())
+        assert len(self.room.metrics.recent) == before + 1
         return events
+
+    @property
+    def record(self) -> Answered:
+        """Of the only request so far."""
+        (answered,) = self.room.metrics.recent
+        return answered
 
 
 @pytest.fixture
@@ -432,6 +447,263 @@ def test_thoughts_that_the_budget_ended_leave_room_for_the_answer(card: Card) ->
     events = site.run(replace(request, thinking=Thinking(True, 100)))
     assert Thought(CLOSING_SENTENCE, 0) in events
     assert events[-1].reason == "stop"
+
+
+# --- what is kept of it --------------------------------------------------------------------------
+
+
+def stopped() -> Controls:
+    controls = Controls()
+    controls.cancel()
+    return controls
+
+
+def test_an_answer_is_recorded_with_what_was_measured(card: Card) -> None:
+    site = Site(card, Scripted(replace(HELLO, prompt_delay_s=0.02, interval_s=0.01), load_steps=((1.0, 0.02),)))
+    done = site.run(site.ask("Hello you?", think=True))[-1]
+    record = site.record
+    assert (record.engine, record.model, record.outcome, record.kind) == ("scripted", card.id, "done", "")
+    assert (record.prompt_tokens, record.thinking_tokens, record.answer_tokens) == (2, 1, 2)
+    timings = done.timings
+    assert (record.queue_s, record.load_s, record.generate_s) == (timings.queue_s, timings.load_s, timings.generate_s)
+    assert record.ttft_s == timings.ttft_s >= 0.02
+
+
+def test_what_was_stopped_in_line_is_recorded_as_cancelled_without_a_first_token(site: Site) -> None:
+    site.run(controls=stopped())
+    assert (site.record.outcome, site.record.kind, site.record.ttft_s) == ("cancelled", "", None)
+    assert site.record.answer_tokens == 0
+
+
+@pytest.mark.parametrize("think", [False, True])
+def test_what_was_stopped_within_the_answer_is_recorded_with_what_was_said(card: Card, think: bool) -> None:
+    site = Site(card, Scripted(Script(("t ",), ("a ",) * 1000, interval_s=0.001)))
+    controls, told = Controls(), 0
+    for event in site.engine.run(site.ask(think=think), controls):
+        told += isinstance(event, Thought | Answer)
+        if told == 5:
+            controls.cancel()
+    assert site.record.outcome == "cancelled"
+    assert site.record.thinking_tokens + site.record.answer_tokens == told
+    assert site.record.thinking_tokens == think
+
+
+@pytest.mark.parametrize("after", [1, 3, 10])
+def test_an_answer_that_nobody_reads_to_its_end_is_recorded_as_cancelled(card: Card, after: int) -> None:
+    site = Site(card, Scripted(Script(answer=("a ",) * 10)))
+    told = 0
+    with closing(site.engine.run(site.ask(), Controls())) as events:
+        while told < after:
+            told += isinstance(next(events), Answer)
+    assert site.record.outcome == "cancelled"
+    assert site.record.answer_tokens == after
+    assert site.record.ttft_s is not None
+
+
+def test_an_answer_that_is_left_after_its_last_event_is_recorded_as_what_it_was(card: Card) -> None:
+    for backend, outcome in ((Scripted(HELLO), "done"), (Scripted(replace(HELLO, fail_after=0)), "failed")):
+        site = Site(card, backend)
+        with closing(site.engine.run(site.ask(), Controls())) as events:
+            while not isinstance(next(events), Done | Failure):
+                pass
+        assert site.record.outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        (replace(HELLO, fail_after=1), "engine"),
+        (replace(HELLO, die_after=1), "engine_died"),
+        (replace(HELLO, fail_after=1, error=RuntimeError("no")), "error"),
+    ],
+    ids=["fails", "dies", "unknown"],
+)
+def test_what_went_wrong_is_recorded_as_failed_with_what_was_said_before(card: Card, script: Script, kind: str) -> None:
+    site = Site(card, Scripted(script))
+    assert isinstance(site.run()[-1], Failure)
+    assert (site.record.outcome, site.record.kind, site.record.answer_tokens) == ("failed", kind, 1)
+
+
+def test_what_no_engine_was_asked_is_recorded_as_refused(card: Card) -> None:
+    for request, kind in (
+        (lambda site: with_picture(site.card), "unsupported_modality"),
+        (lambda site: site.ask("word " * 5000), "prompt_too_long"),
+    ):
+        site = Site(card, Scripted(HELLO))
+        assert site.run(request(site))[-1].kind == kind
+        assert (site.record.outcome, site.record.kind) == ("refused", kind)
+
+
+def test_a_request_that_was_never_read_is_none(site: Site) -> None:
+    site.engine.run(site.ask(), Controls())
+    assert site.room.metrics.recent == ()
+
+
+@given(said=st.integers(0, 9), read=st.integers(0, 12), fail=st.none() | st.integers(0, 9), stop=st.booleans())
+def test_however_a_request_ends_there_is_one_record_of_it_and_no_turn_is_left(
+    card: Card, said: int, read: int, fail: int | None, stop: bool
+) -> None:
+    site = Site(card, Scripted(Script(answer=("a ",) * said, fail_after=fail)))
+    controls, told = Controls(), 0
+    with closing(site.engine.run(replace(site.ask(), person="mia"), controls)) as events:
+        for _, event in zip(range(read + 1), events, strict=False):
+            told += isinstance(event, Answer)
+        if stop:
+            controls.cancel()
+            told += sum(isinstance(event, Answer) for event in events)
+    assert site.record.answer_tokens == told
+    assert site.models.get(card).line.running == 0
+    assert site.room.gate.close(10) == 0, "somebody is still inside"
+
+
+def test_the_number_that_a_visitor_sees_stands_in_the_log(card: Card) -> None:
+    for error in (None, RuntimeError("no"), PlaygroundError("It broke.")):
+        script = replace(HELLO, fail_after=0, error=error) if error else HELLO
+        site = Site(card, Scripted(script))
+        with capture_logs() as logged:
+            end = site.run()[-1]
+        (answered,) = [event for event in logged if event["event"] == "answered"]
+        assert answered["number"] == getattr(end, "number", None)
+        faults = [event["number"] for event in logged if event["log_level"] == "error"]
+        assert faults == ([end.number] if isinstance(error, RuntimeError) else [])
+
+
+# --- what the host allows ------------------------------------------------------------------------
+
+
+def by(person: str, request: GenerationRequest) -> GenerationRequest:
+    return replace(request, person=person)
+
+
+def test_the_answers_of_an_hour_are_counted_for_each_person_whatever_became_of_them(card: Card) -> None:
+    site = Site(card, Scripted(HELLO), rules=Rules(answers_per_hour=2))
+    assert site.run(by("mia", site.ask()))[-1].reason == "stop"
+    assert site.run(by("mia", site.ask()), stopped())[-1].reason == "cancelled"
+    (refusal,) = site.run(by("mia", site.ask()))
+    assert refusal.kind == "limit_reached"
+    assert "2 answers" in refusal.message
+    assert site.run(by("bob", site.ask()))[-1].reason == "stop"
+    assert [record.outcome for record in site.room.metrics.recent] == ["done", "cancelled", "refused", "done"]
+
+
+@pytest.mark.parametrize("how", ["done", "closed early", "failed", "cancelled"])
+def test_tokens_are_counted_however_an_answer_ended(card: Card, how: str) -> None:
+    words = Script(("t ",), ("a ",) * 3)
+    scripts = {"failed": replace(words, fail_after=4), "closed early": replace(words, answer=("a ",) * 9)}
+    scripts["cancelled"] = replace(words, answer=("a ",) * 9)
+    for most, refused in ((4, True), (5, False)):
+        site = Site(card, Scripted(scripts.get(how, words)), rules=Rules(tokens_per_hour=most))
+        controls, told = Controls(), 0
+        with closing(site.engine.run(by("mia", site.ask(think=True)), controls)) as events:
+            for event in events:
+                told += isinstance(event, Thought | Answer)
+                if told == 4 and how == "closed early":
+                    break
+                if told == 4 and how == "cancelled":
+                    controls.cancel()
+        assert told == 4
+        end = site.run(by("mia", site.ask()))[-1]
+        assert (getattr(end, "kind", "") == "limit_reached") == refused
+
+
+def test_who_finds_no_place_finds_none_by_asking_again(card: Card) -> None:
+    site = Site(card, Scripted(HELLO), rules=Rules(people_at_once=1))
+    assert site.run(by("mia", site.ask()))[-1].reason == "stop"
+    for _ in range(3):
+        assert site.run(by("bob", site.ask()))[-1].kind == "limit_reached"
+    assert site.room.limits.people == 1
+    assert site.run(by("mia", site.ask()))[-1].reason == "stop"
+
+
+def test_a_prompt_longer_than_the_host_allows_is_refused_with_the_number(card: Card) -> None:
+    site = Site(card, Scripted(HELLO), rules=Rules(longest_prompt=1500))
+    assert site.run(site.ask("word " * 1500))[-1].reason == "stop"
+    failure = site.run(site.ask("word " * 1501))[-1]
+    assert failure.kind == "prompt_too_long"
+    assert "1,501 tokens" in failure.message
+    assert "at most 1,500 of them" in failure.message
+
+
+def test_a_conversation_longer_than_the_host_allows_loses_its_oldest_turns(card: Card) -> None:
+    request = conversation(card, True, [(100, 100)] * 4, 10, 100)
+    site = Site(card, Scripted(HELLO), rules=Rules(longest_prompt=300))
+    done = site.run(request)[-1]
+    assert (done.reason, done.dropped_turns) == ("stop", 3)
+    assert site.record.prompt_tokens <= 300
+
+
+@given(system=st.booleans(), turns=turns, last=last, most=st.integers(100, 1200), context=contexts)
+def test_no_prompt_is_longer_than_the_host_allows_and_no_more_turns_go_than_need_to(
+    card: Card, system: bool, turns: list[tuple[int, int]], last: int, most: int, context: int
+) -> None:
+    backend, _ = counting(context)
+    request = conversation(card, system, turns, last, 100)
+    limit = min(most, context - LEAST_ANSWER)
+    assume(backend.count_tokens(without(request, len(turns))) <= limit)
+    fitted, dropped = fit_into_context(backend, request, most)
+    assert fitted == without(request, dropped)
+    assert backend.count_tokens(fitted) <= limit
+    room = min(most, context - min(100, context // ANSWER_SHARE))
+    assert dropped == 0 or backend.count_tokens(without(request, dropped - 1)) > room, "one fewer was enough"
+
+
+# --- the end of the playground -------------------------------------------------------------------
+
+
+def test_after_the_gate_is_closed_nobody_is_let_in_or_counted(card: Card) -> None:
+    site = Site(card, Scripted(HELLO), rules=Rules(answers_per_hour=1))
+    site.room.gate.close(0)
+    (failure,) = site.run(by("mia", site.ask()))
+    assert failure.kind == "closing"
+    assert failure.hint
+    assert site.opened == site.room.limits.people == 0
+    assert (site.record.outcome, site.record.kind) == ("refused", "closing")
+
+
+def test_an_answer_that_the_end_cuts_short_says_so_after_what_was_said(card: Card) -> None:
+    site = Site(card, Scripted(Script(answer=("a ",) * 1000, interval_s=0.001)))
+    said: list[Event] = []
+    closed: list[threading.Thread] = []
+    for event in site.engine.run(site.ask(), Controls()):
+        said.append(event)
+        if len(said) == 5:
+            closed.append(threading.Thread(target=site.room.gate.close, args=(0,)))
+            closed[0].start()
+    closed[0].join(10)
+    *before, failure = said
+    assert (failure.kind, failure.message) == ("closing", "The playground is being restarted.")
+    assert "kept" in failure.hint
+    answers = [event for event in before if isinstance(event, Answer)]
+    assert 4 <= len(answers) < 1000
+    assert (site.record.kind, site.record.answer_tokens) == ("closing", len(answers))
+    assert site.models.get(card).line.running == 0
+
+
+def test_who_stands_in_line_when_the_end_comes_is_told_so_too(site: Site) -> None:
+    with closing(site.engine.run(site.ask(), Controls())) as first:
+        while not isinstance(next(first), Answer):
+            pass
+        second = site.engine.run(site.ask(), Controls())
+        assert next(second) == Queued(1)
+        end = threading.Thread(target=site.room.gate.close, args=(0,))
+        end.start()
+        assert [event.kind for event in second] == ["closing"]
+    end.join(10)
+    assert [record.kind for record in site.room.metrics.recent] == ["closing", ""]
+
+
+def test_an_answer_that_ends_within_the_grace_is_whole(site: Site) -> None:
+    ended: list[int] = []
+    end = threading.Thread(target=lambda: ended.append(site.room.gate.close(10)))
+    events = site.engine.run(site.ask(), Controls())
+    first = next(events)
+    end.start()
+    while not site.room.gate.closed:
+        end.join(0.001)
+    *_, done = first, *events
+    assert done.reason == "stop"
+    end.join(10)
+    assert ended == [0]
 
 
 # --- pictures --------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import app
+from backends.limits import Rules
 from backends.settings import BadSettings, Settings, read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,6 +187,139 @@ def test_an_unknown_flag_is_refused_by_its_name(arguments: list[str]) -> None:
     assert found.returncode == 2
     assert "nope" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+# --- who may come in -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Path:
+    file = tmp_path / "users.txt"
+    file.write_text("mia:$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA:host\n", "utf-8")
+    return file
+
+
+@pytest.fixture
+def on_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACE_ID", "somebody/playground")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::"])
+def test_where_everybody_has_to_sign_in_the_network_needs_no_other_permission(host: str, users: Path) -> None:
+    for arguments in (["--class-code", "amber fox"], ["--users", str(users)], ["--open-to-network"]):
+        settings = read_settings(["--host", host, *arguments])
+        assert not settings.is_loopback
+        assert settings.has_sign_in == (arguments != ["--open-to-network"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["--class-code", ""], ["--class-code", "      "]])
+def test_a_network_that_anybody_could_use_is_refused_with_every_way_out(arguments: list[str]) -> None:
+    (problem,) = problems("--host", "0.0.0.0", *arguments)
+    assert all(way in problem for way in ("--class-code", "--users", "--open-to-network", "0.0.0.0"))
+
+
+@pytest.mark.parametrize("code", ["a", "amber", "  fox  ", "12345"])
+def test_a_class_code_that_is_quickly_guessed_is_refused(code: str) -> None:
+    (problem,) = problems("--class-code", code)
+    assert problem.startswith("class_code: must have at least 6 characters, or be empty")
+
+
+def test_a_class_code_is_kept_to_itself_and_without_the_blanks_around_it() -> None:
+    settings = read_settings(["--class-code", "  amber fox "])
+    assert settings.class_code.get_secret_value() == "amber fox"
+    assert settings.has_sign_in
+    assert "amber" not in f"{settings!r}{settings}"
+    assert not read_settings([]).has_sign_in
+
+
+def test_hugging_face_signs_nobody_in_but_on_a_space() -> None:
+    (problem,) = problems("--huggingface")
+    assert "on a Space alone" in problem
+
+
+@pytest.mark.usefixtures("on_a_space")
+def test_on_a_space_hugging_face_may_sign_in_and_its_visitors_have_limits() -> None:
+    settings = read_settings(["--huggingface"])
+    assert settings.has_sign_in
+    assert (settings.host, settings.proxies) == ("0.0.0.0", 1)
+    assert settings.frame_hosts == ("https://huggingface.co",)
+    assert min(settings.rules.answers_per_hour, settings.rules.tokens_per_hour) > 0
+
+
+def test_a_users_file_that_can_be_read_is_fine(users: Path) -> None:
+    assert read_settings(["--users", str(users)]).has_sign_in
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"mia\n", b"mia:a password\n"])
+def test_a_users_file_that_cannot_be_read_is_told_when_the_settings_are_checked(
+    users: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    users.unlink() if content is None else users.write_bytes(content)
+    (problem,) = problems("--users", str(users))
+    assert problem.startswith("users: ")
+    assert "a password" not in problem
+    assert app.main(["--check-config", "--users", str(users)]) == 2
+    assert f"- {problem}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["trusted_hosts", "frame_hosts"])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("", ()),
+        (" , ", ()),
+        ("a.example", ("a.example",)),
+        ("a.example,b.example", ("a.example", "b.example")),
+        (" a.example , b.example  c.example,", ("a.example", "b.example", "c.example")),
+    ],
+)
+def test_several_words_are_written_with_commas(
+    monkeypatch: pytest.MonkeyPatch, name: str, given: str, words: tuple[str, ...]
+) -> None:
+    assert getattr(read_settings([f"--{name.replace('_', '-')}", given]), name) == words
+    monkeypatch.setenv(f"PLAYGROUND_{name.upper()}", given)
+    assert getattr(read_settings([]), name) == words
+
+
+# --- what people may -----------------------------------------------------------------------------
+
+RULES = tuple(Rules.__slots__)
+
+
+def test_without_anything_set_nobody_has_a_limit() -> None:
+    assert read_settings([]).rules == Rules()
+
+
+def test_all_six_rules_are_carried_as_they_were_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {name: number for number, name in enumerate(RULES, 1)}
+    assert len(values) == 6
+    flags = [f"--{name.replace('_', '-')}={number}" for name, number in values.items()]
+    assert read_settings(flags).rules == Rules(**values)
+    for name, number in values.items():
+        monkeypatch.setenv(f"PLAYGROUND_{name.upper()}", str(number))
+    assert read_settings([]).rules == Rules(**values)
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("value", ["-1", "1.5", "many"])
+def test_a_limit_is_a_whole_number(name: str, value: str) -> None:
+    (problem,) = problems(f"--{name.replace('_', '-')}={value}")
+    assert problem.startswith(f"{name}: ")
+
+
+def test_redis_without_its_library_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    for storage in ("redis://localhost:6379", "rediss://localhost:6379"):
+        (problem,) = problems("--limits-storage", storage)
+        assert problem.startswith("limits_storage: ")
+        assert "pip install redis" in problem
+    assert read_settings(["--limits-storage", "memory://"]).limits_storage == "memory://"
+
+
+@pytest.mark.parametrize("storage", ["", "postgres://localhost", "redis", "/tmp/limits"])
+def test_a_storage_that_nobody_knows_is_refused(storage: str) -> None:
+    (problem,) = problems("--limits-storage", storage)
+    assert problem.startswith("limits_storage: ")
 
 
 # --- the program ---------------------------------------------------------------------------------

@@ -14,11 +14,14 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backends.logs import logger
 from ui.bodies import Body
 from ui.content_policy import Guarded
 from ui.owners import is_of_another
 from ui.people import People, Visitor
 from ui.tabs import TABS
+
+log = logger(__name__)
 
 SEATS_AN_HOUR = 120
 """How many new seats an address gets; whoever wants more of them shares one with the address."""
@@ -42,6 +45,9 @@ _BY_NAME = re.compile(r"/gradio_api/(?P<way>call/v2|call|run|api)/(?P<name>[^/]+
 _TABS = frozenset(spec.id for spec in TABS)
 # 'run/predict' is how the page itself calls what needs no place in line; all else by name goes through the queue.
 _OPEN = {"call": _TABS, "call/v2": _TABS, "run": frozenset({"predict"}), "api": frozenset({"predict"})}
+_CALLS = ("/gradio_api/run/", "/gradio_api/api/", "/gradio_api/call/", "/gradio_api/queue/join")
+"""Where gradio itself falls over a body that fits no handler: no such one, too few values, a name that there is not."""
+_UNFIT = "The request does not fit the endpoint; GET /gradio_api/info tells which values it takes."
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?")
 
 
@@ -77,8 +83,13 @@ class Doors:
         try:
             await self.app(scope, body.receive, answer)
         except Exception:
-            if body.fault is None or guarded.started:
+            if not (body.fault or scope["path"].startswith(_CALLS)):
                 raise
+            if body.fault is None:
+                log.warning("a request did not fit", exc_info=True)
+                body.fault = (400, _UNFIT)
+            if guarded.started:  # the stream of an event that there is not ends so, after gradio has said it
+                await guarded.send({"type": "http.response.body", "body": b""})
         if not guarded.started and (refusal := _fault(body)) is not None:
             await refusal(scope, receive, guarded.send)
 

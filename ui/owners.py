@@ -45,10 +45,13 @@ def forget(holder: Any, page: str) -> None:
 
 def sweep(holder: Any, now: datetime.datetime | None = None) -> int:
     """Forgets pages an hour after they were closed, and what gradio makes for every call of an endpoint, which keeps
-    nothing, after a minute; how many they were."""
+    nothing, after a minute; how many they were. A call may wait for its turn longer than that."""
     now = now or datetime.datetime.now()
+    busy = {event.session_hash for event in list(holder.blocks._queue.event_ids_to_events.values())}
     old = []
     for page, session in list(holder.session_data.items()):
+        if page in busy:
+            continue
         idle = (now - holder.time_last_used.get(page, now)).total_seconds()
         if (session.is_closed and idle >= KEPT_SECONDS) or (not session.state_data and idle >= EMPTY_SECONDS):
             old.append(page)

@@ -39,6 +39,8 @@ ANIMALS = (
     "lark", "lynx", "marten", "otter", "owl", "panda", "puffin", "raven", "robin", "seal", "swan", "turtle",
 )  # fmt: skip
 
+Tries = list[tuple[RateLimitItemPerMinute, tuple[str, str]]]
+
 
 class SignInPages:
     """The routes in front of the playground. `sessions` knows the answers that run for a page."""
@@ -61,9 +63,11 @@ class SignInPages:
         async with request.form(max_files=0, max_fields=10, max_part_size=10_000) as form:
             name, password = str(form.get("username", "")).strip(), str(form.get("password", ""))
         tries = self._tries(request, name)
-        if not all(self._wrong.test(item, *key) for item, key in tries):
+        if not self._may_try(tries):
             return self._refusal(request, 429, "sign_in_slow")
         signed_in = await run_in_threadpool(self._check, name, password)
+        if not self._may_try(tries):  # others were looked at meanwhile; who sends many at once has no more tries
+            return self._refusal(request, 429, "sign_in_slow")
         if signed_in is None:
             for item, key in tries:
                 self._wrong.hit(item, *key)
@@ -108,7 +112,10 @@ class SignInPages:
         self._nicknames.add(nickname)
         return nickname
 
-    def _tries(self, request: Request, name: str) -> list[tuple[RateLimitItemPerMinute, tuple[str, str]]]:
+    def _may_try(self, tries: Tries) -> bool:
+        return all(self._wrong.test(item, *key) for item, key in tries)
+
+    def _tries(self, request: Request, name: str) -> Tries:
         keys = {
             "seat": request.state.visitor.key,
             "name": name[:100],
