@@ -30,6 +30,7 @@ class Room:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self.pid = process.pid
         self.url = self._line()
 
     def kept(self) -> dict[str, int]:

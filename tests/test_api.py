@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -184,7 +185,7 @@ def test_health_is_told_in_json_without_a_page(app: App) -> None:
     response = httpx.get(app.url + "healthz")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("application/json")
-    assert response.json() == {"status": "ok"}
+    assert response.json()["status"] == "ok"
 
 
 # --- the stream ----------------------------------------------------------------------------------
@@ -511,3 +512,49 @@ def test_several_ask_at_once_and_each_gets_its_own_answer(app: App) -> None:
     for n, job in enumerate(jobs):
         assert json.loads(job.result(PATIENCE_S)["answer"])[0] == ["system", f"number {n}"]
     assert app.running == 0
+
+
+# --- what fits nothing ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("run/predict", {"data": [], "fn_index": 9999, "session_hash": "a"}, 400),
+        ("run/predict", {"data": [], "fn_index": -1, "session_hash": "a"}, 400),
+        ("run/predict", {"data": [], "fn_index": "x", "session_hash": "a"}, 422),
+        ("run/predict", [], 422),
+        ("run/chat", {"data": ["hello"]}, 404),
+        ("api/chat", {"data": ["hello"]}, 404),
+        ("queue/join", {"data": [], "fn_index": 9999, "session_hash": "b"}, 400),
+        ("call/v2/chat", {"message": "hello", "n_discard": 1}, 400),
+        ("call/v2/chat", {}, 400),
+        ("call/chat", {}, 422),
+        ("call/send", {"data": []}, 404),
+        ("upload", {}, 400),
+    ],
+)
+def test_what_fits_no_endpoint_is_the_callers_fault(app: App, path: str, body: Any, status: int) -> None:
+    answer = app.post(f"gradio_api/{path}", body)
+    assert answer.status_code == status
+    assert "Traceback" not in answer.text
+    assert app.running == 0
+    assert app.ask()[-1]["state"] == "done"
+
+
+def test_an_unknown_event_is_said_and_its_stream_ends(app: App) -> None:
+    assert "404" in httpx.get(f"{app.url}gradio_api/call/chat/nonsense", timeout=PATIENCE_S).text
+
+
+def test_a_full_disk_is_said_in_one_sentence(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/somewhere")
+
+    monkeypatch.setattr("gradio.route_utils.NamedTemporaryFile", full)
+    files = [("files", ("a.png", b"x", "image/png"))]
+    answer = httpx.post(app.url + "gradio_api/upload", files=files, timeout=PATIENCE_S)
+    assert answer.status_code == 507
+    assert answer.json()["error"].startswith("The disk of the server is full")
+    assert "/tmp" not in answer.text
+    monkeypatch.undo()
+    assert app.ask()[-1]["state"] == "done"

@@ -4,24 +4,35 @@ two thousand turns, on pages that come and go and through the endpoint: nothing 
 from __future__ import annotations
 
 import statistics
+import time
 
 import httpx
+import psutil
 import pytest
+from gradio_client import Client
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from bench.crowd import PEOPLE, QUESTIONS, Person, crowd, kept_after_a_round, room
 from tests.served import leaks_of_gradio
 
 LONGEST_WAIT = 1.5  # times the median
 MOST_GROWTH = 1.05
+BACK_WITHIN_S = 10.0
 SLACK = {"threads": 8, "files": 8}  # idle threads of pools and connections that are kept alive come and go
 
 pytestmark = pytest.mark.crowd
 
 
+def samples(url: str, name: str) -> list[Sample]:
+    """What /metrics tells under a name."""
+    families = text_string_to_metric_families(httpx.get(f"{url}metrics").text)
+    return [sample for family in families for sample in family.samples if sample.name == name]
+
+
 def check(url: str, people: list[Person]) -> None:
-    figures = {family.name: family for family in text_string_to_metric_families(httpx.get(f"{url}metrics").text)}
-    assert figures["playground_people"].samples[0].value == PEOPLE, "cookies were mixed up"
+    (people_here,) = samples(url, "playground_people")
+    assert people_here.value == PEOPLE, "cookies were mixed up"
     markers = {person.marker for person in people}
     for person in people:
         assert [final["state"] for final in person.finals] == ["done"] * QUESTIONS
@@ -63,3 +74,35 @@ def test_after_two_thousand_turns_everything_is_back_at_its_level() -> None:
     for what, slack in SLACK.items():
         assert after[what] <= before[what] + slack, (what, before, after)
     assert after["bytes"] <= MOST_GROWTH * before["bytes"], (before, after)
+
+
+@pytest.mark.model
+def test_an_engine_that_is_killed_in_the_middle_is_back_with_the_next_question_and_repeats_nothing() -> None:
+    given = {"temperature": 0.0, "max_new_tokens": 400}
+    with room("real") as served, leaks_of_gradio():
+        client = Client(served.url, verbose=False)
+        items, killed = [], False
+        for item in client.submit("Count from one to two hundred in words.", api_name="/chat", **given):
+            items.append(item)
+            if len(item["answer"]) > 40 and not killed:
+                _engine_of(served.pid).kill()
+                killed = True
+        assert items[-1]["state"] == "failed"
+        assert len(items[-1]["answer"]) > 40, "what was written is kept"
+        assert "Send again" in items[-1]["error"]["hint"]
+
+        asked = time.monotonic()
+        waits = []
+        for item in client.submit("What is the capital of Japan?", api_name="/chat", **given):
+            if item["answer"]:
+                waits.append(time.monotonic() - asked)
+        assert waits[0] < BACK_WITHIN_S
+        ended = {s.labels["outcome"]: s.value for s in samples(served.url, "playground_requests_total")}
+        assert ended == {"done": 1, "failed": 1}
+        client.close()
+        del client
+
+
+def _engine_of(pid: int) -> psutil.Process:
+    """The llama.cpp server of a playground."""
+    return next(child for child in psutil.Process(pid).children() if "llama_cpp_child" in " ".join(child.cmdline()))

@@ -3,6 +3,7 @@ headers the answer goes out."""
 
 from __future__ import annotations
 
+import errno
 import re
 from urllib.parse import parse_qs, urlsplit
 
@@ -47,6 +48,7 @@ _TABS = frozenset(spec.id for spec in TABS)
 _OPEN = {"call": _TABS, "call/v2": _TABS, "run": frozenset({"predict"}), "api": frozenset({"predict"})}
 _CALLS = ("/gradio_api/run/", "/gradio_api/api/", "/gradio_api/call/", "/gradio_api/queue/join")
 """Where gradio itself falls over a body that fits no handler: no such one, too few values, a name that there is not."""
+_FULL = "The disk of the server is full, so that nothing can be uploaded; tell its host. What you wrote is still there."
 _UNFIT = "The request does not fit the endpoint; GET /gradio_api/info tells which values it takes."
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?")
 
@@ -82,12 +84,13 @@ class Doors:
             return
         try:
             await self.app(scope, body.receive, answer)
-        except Exception:
-            if not (body.fault or scope["path"].startswith(_CALLS)):
+        except Exception as exc:
+            full = isinstance(exc, OSError) and exc.errno == errno.ENOSPC
+            if not (full or body.fault or scope["path"].startswith(_CALLS)):
                 raise
             if body.fault is None:
-                log.warning("a request did not fit", exc_info=True)
-                body.fault = (400, _UNFIT)
+                log.warning("no room on the disk" if full else "a request did not fit", exc_info=True)
+                body.fault = (507, _FULL) if full else (400, _UNFIT)
             if guarded.started:  # the stream of an event that there is not ends so, after gradio has said it
                 await guarded.send({"type": "http.response.body", "body": b""})
         if not guarded.started and (refusal := _fault(body)) is not None:

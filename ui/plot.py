@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -52,9 +53,6 @@ def _round_up(value: float) -> float:
     """The next of 1, 2, 5, 10, 20 and so on that is not below `value`."""
     if value <= 0:
         return 1.0
-    step = (
-        10.0 ** (len(f"{int(value)}") - 1)
-        if value >= 1
-        else 10.0 ** -next(n for n in range(1, 12) if value * 10**n >= 1)
-    )
-    return next(step * factor for factor in (1, 2, 5, 10) if step * factor >= value)
+    power = math.floor(math.log10(value))
+    tops = (float(f"{factor}e{power}") for factor in (1, 2, 5, 10))
+    return next((top for top in tops if value <= top < math.inf), value)
