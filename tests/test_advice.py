@@ -24,7 +24,7 @@ from ui.advice import (
     advice,
     median,
 )
-from ui.texts import LANGUAGES, speaker
+from ui.texts import LANGUAGES, dictionaries, speaker
 
 WELL = Answered(0.0, "llama_cpp", "small", "done", answer_tokens=101, generate_s=5.0, ttft_s=0.5)
 KEYS = ["advice_memory", "advice_failed", "advice_wait", "advice_loads", "advice_slow", "advice_first"]
@@ -152,3 +152,7 @@ def test_all_that_there_is_to_say_can_be_said_at_once() -> None:
 @given(values=st.lists(st.floats(-1e6, 1e6)))
 def test_the_median_is_one_of_the_statistics_and_none_of_nothing(values: list[float]) -> None:
     assert median(values) == (statistics.median(values) if values else None)
+
+
+def test_the_interface_has_words_for_this_advice_and_no_other() -> None:
+    assert {key for key in dictionaries()["en"] if key.startswith("advice_")} == set(KEYS)

@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -27,6 +28,7 @@ from starlette.responses import HTMLResponse, Response
 
 from backends.adapters.scripted import Script
 from backends.catalog import Card
+from backends.types import GenerationRequest
 from tests.served import Served, scripted_engine, serving
 from ui import bodies, doors
 from ui.content_policy import Guarded
@@ -37,6 +39,7 @@ from ui.tabs import TABS
 
 PATIENCE_S = 10.0
 LOCKED = SignIn(class_code="a secret")
+SLOW = "slow"
 EVIL = "https://evil.example"
 GUARDS = ("content-security-policy", "referrer-policy", "x-content-type-options")
 
@@ -373,6 +376,39 @@ def test_no_page_can_be_called_so_that_it_shuts_others_out(page: str) -> None:
         assert asked(front(people), path, other, query=query, holder=holder).inside
 
 
+CANCELS = [
+    b'{"session_hash": "a-page", "fn_index": 1, "event_id": "x"}',
+    b'{"session_hash": "mine", "session_hash": "a-page"}',
+    b' {"session\\u005fhash": "a\\u002dpage"} ',
+    '{"session_hash": "a-page"}'.encode("utf-16"),
+    b'\xef\xbb\xbf{"session_hash": "a-page"}',
+]
+
+
+@pytest.mark.parametrize("told", CANCELS)
+def test_only_its_owner_cancels_what_runs_for_a_page(told: bytes) -> None:
+    people = People()
+    holder, owner = sessions_of(people, "a-page")
+    _, other = sessions_of(people)
+    for pieces in ((told,), (told[:9], b"", told[9:])):
+        asks: dict[str, Any] = {"holder": holder, "body": pieces}
+        answer = asked(front(people), "/gradio_api/cancel", owner, **asks)
+        assert (answer.inside, answer.body) == (True, told), "and what was looked at arrives all the same"
+        for headers in ([other], []):
+            answer = asked(front(people), "/gradio_api/cancel", *headers, **asks)
+            assert (answer.status, answer.inside) == (403, False)
+
+
+@given(told=st.binary(max_size=50) | st.from_regex(rb'[\[{]"?session_hash"?[:,] ?["\[{0-9a-z]*\]?}?', fullmatch=True))
+def test_what_cancels_nothing_is_left_to_gradio(told: bytes) -> None:
+    answer = asked(front(), "/gradio_api/cancel", body=(told,))
+    assert (answer.inside, answer.body) == (True, told)
+
+
+def test_a_cancel_as_deep_as_python_can_count_does_no_harm() -> None:
+    assert asked(front(), "/gradio_api/cancel", body=(b"[" * 100_000,)).inside
+
+
 # --- how much ------------------------------------------------------------------------------------
 
 PATHS = ["/gradio_api/queue/join", "/gradio_api/call/chat", "/gradio_api/run/predict", "/gradio_api/upload", "/login"]
@@ -595,8 +631,20 @@ def test_a_page_with_cookies_keeps_its_headers() -> None:
 
 @pytest.fixture(scope="module")
 def app(card: Card) -> Iterator[Served]:
-    with serving(scripted_engine(card, lambda request: Script(answer=("yes",)))) as served:
+    with serving(scripted_engine(card, script)) as served:
         yield served
+
+
+def script(request: GenerationRequest) -> Script:
+    slow = request.messages[-1].text == SLOW
+    return Script(answer=("word ",) * 10_000, interval_s=0.02) if slow else Script(answer=("yes",))
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.01)
 
 
 def routes_of(routes: Any) -> Iterator[Any]:
@@ -870,6 +918,24 @@ def test_nobody_listens_to_or_closes_somebody_elses_page(app: Served, two: Two, 
     assert not app.blocks.app.state_holder.session_data[page].is_closed
     with two.owner.stream("GET", f"gradio_api/heartbeat/{page}") as told:
         assert told.status_code == 200
+
+
+@pytest.mark.parametrize("who", ["other", "nobody", "owner"])
+def test_a_stranger_cannot_stop_an_answer(app: Served, two: Two, page: str, who: str) -> None:
+    chat = next(function._id for function in app.blocks.fns.values() if function.name == "chat")
+    call = {"fn_index": chat, "session_hash": page}
+    event = two.owner.post("gradio_api/queue/join", json=call | {"data": [SLOW, *[None] * 13]}).json()["event_id"]
+
+    def running() -> int:
+        return sum(model.line.running for model in app.engine.models.loaded())
+
+    eventually(lambda: running() == 1)
+    answer = getattr(two, who).post("gradio_api/cancel", json=call | {"event_id": "unknown"})
+    assert answer.status_code == (200 if who == "owner" else 403)
+    if who != "owner":
+        assert running() == 1
+        two.owner.post("gradio_api/cancel", json=call | {"event_id": event}).raise_for_status()
+    eventually(lambda: running() == 0)
 
 
 def test_the_owner_takes_their_page_along_but_not_without_their_cookie(app: Served, two: Two, page: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backends.errors import InvalidRequest
 from backends.pictures import MAX_BYTES
-from ui.uploads import uploaded_bytes
+from ui.uploads import FORGET_SECONDS, forget_broken_off, uploaded_bytes
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +115,18 @@ def test_no_more_is_read_than_a_picture_may_have_and_one_byte(folder: Path) -> N
     with large.open("wb") as file:
         file.truncate(10 * MAX_BYTES)
     assert len(uploaded_bytes(str(large))) == MAX_BYTES + 1
+
+
+def test_what_was_broken_off_is_forgotten_after_a_while_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    left = tmp_path / "tmpk2jd83"
+    left.write_bytes(b"half a picture")
+    (tmp_path / "tmp_of_somebody").mkdir()
+    (tmp_path / "abc").mkdir()
+    (tmp_path / "abc" / "tmp.png").write_bytes(b"a picture")
+    now = left.stat().st_mtime
+    assert forget_broken_off(now + FORGET_SECONDS - 1) == 0
+    assert forget_broken_off(now + FORGET_SECONDS + 1) == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["abc", "tmp.png", "tmp_of_somebody"]

@@ -27,6 +27,7 @@ class Body:
         self._bytes = 0
         self._until = time.monotonic() + WHOLE_SECONDS
         self._complete = False
+        self._again: list[Message] = []
         self.fault: tuple[int, str] | None = None
         told = Headers(scope=scope).get("content-length", "0")
         if not told.isdecimal():
@@ -36,6 +37,8 @@ class Body:
 
     async def receive(self) -> Message:
         """As ASGI's; a request that brings too much or takes too long looks to the app as if it had been given up."""
+        if self._again:
+            return self._again.pop(0)
         if self._complete:
             return await self._receive()
         if self.fault is None:
@@ -52,6 +55,14 @@ class Body:
                 self._too_much()
         self._complete = True
         return {"type": "http.disconnect"}
+
+    async def whole(self) -> bytes:
+        """All that there is of it; `receive` gives it once more."""
+        messages = [await self.receive()]
+        while not self._complete:
+            messages.append(await self.receive())
+        self._again = messages
+        return b"".join(message.get("body", b"") for message in messages)
 
     def _too_much(self) -> None:
         self.fault = (413, f"The request is larger than the {self._most // 2**20} MiB that are allowed. Send less.")

@@ -4,6 +4,7 @@ headers the answer goes out."""
 from __future__ import annotations
 
 import errno
+import json
 import re
 from urllib.parse import parse_qs, urlsplit
 
@@ -40,7 +41,7 @@ _PAGES = OWN | {
         "reset", "cancel", "startup-events", "theme.css", "token", "user",
     )),
 }  # fmt: skip
-_HEARTBEAT = "/gradio_api/heartbeat/"
+_HEARTBEAT, _CANCEL = "/gradio_api/heartbeat/", "/gradio_api/cancel"
 _FOLDERS = ("/static/", "/assets/", "/svelte/", _HEARTBEAT, "/gradio_api/file=")
 _BY_NAME = re.compile(r"/gradio_api/(?P<way>call/v2|call|run|api)/(?P<name>[^/]+)(/[^/]*)?")
 _TABS = frozenset(spec.id for spec in TABS)
@@ -79,6 +80,9 @@ class Doors:
                 await guarded.send(message)
 
         refusal = self._refusal(scope, visitor) or _fault(body)
+        if refusal is None and scope["path"].rstrip("/") == _CANCEL:
+            page = _page_in(await body.whole())
+            refusal = _fault(body) or _not_theirs(scope, visitor, [page])
         if refusal is not None:
             await refusal(scope, receive, guarded.send)
             return
@@ -110,10 +114,7 @@ class Doors:
             if path == "/":
                 return RedirectResponse("login", 303)
             return JSONResponse({"error": "Sign in first: open the playground's page, or POST to /login."}, 401)
-        pages = _pages(path, scope.get("query_string", b"").decode("latin-1"))
-        if any(is_of_another(scope["app"].state_holder, page, visitor) for page in pages):
-            return JSONResponse({"error": "This page is somebody else's."}, 403)
-        return None
+        return _not_theirs(scope, visitor, _pages(path, scope.get("query_string", b"").decode("latin-1")))
 
     def _new_seat(self, scope: Scope, visitor: Visitor) -> list[str]:
         """The cookie for who opens the page, or lets a program open it, without one."""
@@ -136,6 +137,21 @@ def _pages(path: str, query: str) -> list[str]:
     if path == "/gradio_api/queue/data":
         return parse_qs(query).get("session_hash", [])
     return [path.removeprefix(_HEARTBEAT)] if path.startswith(_HEARTBEAT) else []
+
+
+def _page_in(told: bytes) -> str:
+    """The session hash of the page whose answer is to be cancelled; empty where gradio will refuse what it is told."""
+    try:
+        page = json.loads(told)["session_hash"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    return page if isinstance(page, str) else ""
+
+
+def _not_theirs(scope: Scope, visitor: Visitor, pages: list[str]) -> Response | None:
+    if any(is_of_another(scope["app"].state_holder, page, visitor) for page in pages):
+        return JSONResponse({"error": "This page is somebody else's."}, 403)
+    return None
 
 
 def _fault(body: Body) -> Response | None:

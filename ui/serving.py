@@ -25,6 +25,7 @@ from ui.people import People
 from ui.sessions import Sessions
 from ui.sign_in import SignInPages
 from ui.texts import dictionaries, i18n
+from ui.uploads import forget_broken_off
 
 FOLDER = Path(__file__).parent
 THREADS = 256  # each answer that streams holds one; the rest is Gradio's own need
@@ -94,6 +95,7 @@ def _sweep(blocks: gr.Blocks) -> None:
     closed = threading.Event()
     while blocks.is_running:
         owners.sweep(blocks.app.state_holder)
+        forget_broken_off()
         closed.wait(SWEEP_SECONDS)
 
 

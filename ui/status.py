@@ -112,7 +112,7 @@ def _plots(answers: Sequence[Answered], say: Say) -> str:
 
     def series(what: str) -> dict[str, list[tuple[float, float]]]:
         lines: dict[str, list[tuple[float, float]]] = {}
-        for answer in answers:
+        for answer in sorted(answers, key=lambda answer: answer.at):  # they come in the order in which they ended
             if (value := getattr(answer, what)) is not None:
                 lines.setdefault(answer.model, []).append((answer.at, value))
         return lines

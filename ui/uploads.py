@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from gradio.utils import get_upload_folder
@@ -34,6 +36,18 @@ def uploaded_bytes(file: object) -> bytes:
             return opened.read(MAX_BYTES + 1)
     except (OSError, ValueError) as exc:
         raise refused from exc
+
+
+def forget_broken_off(now: float | None = None) -> int:
+    """Deletes what uploads that were given up have left behind, which gradio does not count among its files; how many
+    they were."""
+    before, gone = (now or time.time()) - FORGET_SECONDS, 0
+    for part in Path(get_upload_folder()).glob("tmp*"):
+        with suppress(OSError):
+            if part.is_file() and not part.is_symlink() and part.stat().st_mtime < before:
+                part.unlink()
+                gone += 1
+    return gone
 
 
 def uploaded_name(file: object) -> str:
