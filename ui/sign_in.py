@@ -145,13 +145,13 @@ class SignInPages:
         parts = [form("code")] if sign_in.class_code else []
         if sign_in.accounts:
             named = form("name", "password")
-            summary = f"<summary dir='auto'>{html.escape(say('sign_in_with_name'))}</summary>"
+            summary = f"<summary>{html.escape(say('sign_in_with_name'))}</summary>"
             parts.append(f"<details>{summary}{named}</details>" if parts else named)
         if sign_in.huggingface:
             parts.append(f"<a class='button' href='login/huggingface'>{html.escape(say('sign_in_huggingface'))}</a>")
         told: dict[str, Any] = {
             "TITLE": html.escape(say("title")),
-            "PROBLEM": f"<p role='alert' dir='auto'>{html.escape(say(problem))}</p>" if problem else "",
+            "PROBLEM": f"<p role='alert'>{html.escape(say(problem))}</p>" if problem else "",
             "FORMS": "".join(parts),
             "PRIVACY": html.escape(say("sign_in_privacy")),
         }
@@ -162,9 +162,9 @@ class SignInPages:
 
 
 _INPUTS = {
-    "code": "<label dir='auto'>{label}<input name='password' autocomplete='off' autocapitalize='off' required autofocus></label>",
-    "name": "<label dir='auto'>{label}<input name='username' autocomplete='username' required></label>",
-    "password": "<label dir='auto'>{label}<input name='password' type='password' required></label>",
+    "code": "<label>{label}<input name='password' autocomplete='off' autocapitalize='off' required autofocus></label>",
+    "name": "<label>{label}<input name='username' autocomplete='username' required></label>",
+    "password": "<label>{label}<input name='password' type='password' required></label>",
 }
 
 
