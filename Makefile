@@ -37,7 +37,7 @@ check: dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --cache-dir .import_linter_cache
-	$(PY) -m pytest -q -m "not model and not browser and not crowd" --ignore tests/adapters/test_hf_transformers.py
+	$(PY) -m pytest -q -n auto --dist loadfile -m "not model and not browser and not crowd" --ignore tests/adapters/test_hf_transformers.py
 
 fix: dev
 	$(PY) -m ruff check --fix .

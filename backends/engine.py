@@ -283,6 +283,8 @@ class _Story:
         )
 
     def _outcome(self) -> Outcome:
+        if isinstance(self.error, Closing) and self.clock.turn is not None:
+            return "cancelled"
         if self.error is not None:
             return "refused" if isinstance(self.error, InvalidRequest | Busy | Closing) else "failed"
         return "cancelled" if self.done is None or self.done.reason == "cancelled" else "done"

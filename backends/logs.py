@@ -20,7 +20,7 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 QUIET = ("httpx", "uvicorn.access")
-FOREIGN = ("uvicorn", "uvicorn.error")  # have handlers of their own, which know no JSON
+FOREIGN = ("uvicorn", "uvicorn.error", "uvicorn.access")  # have handlers of their own, which know no JSON
 _key = secrets.token_bytes(32)
 
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.adapters import openai_compatible
 from backends.adapters.links import Links
 from backends.adapters.openai_compatible import Patience, Wire
 from backends.cancel import Cancel
@@ -366,8 +367,9 @@ REFUSALS = {
 
 @pytest.mark.parametrize(("status", "body", "kind"), REFUSALS.values(), ids=REFUSALS)
 def test_a_refusal_is_a_sentence_of_ours_without_the_servers_words(
-    ask: Ask, status: int, body: Any, kind: type[PlaygroundError]
+    ask: Ask, status: int, body: Any, kind: type[PlaygroundError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(openai_compatible, "WAIT_SECONDS", 0.01)
     raw = body if isinstance(body, str) else json.dumps(body)
     with pytest.raises(kind) as caught:
         hear(wire(raw.encode(), status=status), ask())
