@@ -79,10 +79,14 @@ class Person:
 
 
 def crowd(url: str, text: str, given: Callable[[int], dict[str, Any]]) -> list[Person]:
-    """Everybody asks at the same moment, and again as soon as they are answered. `given`: what each one sends too."""
+    """Everybody asks at the same moment, the model being loaded, and again as soon as they are answered.
+
+    `given`: what each one sends beside the text.
+    """
     begin = threading.Barrier(PEOPLE)
     with ThreadPoolExecutor(PEOPLE) as pool:
         clients = list(pool.map(lambda _: Client(url, verbose=False), range(PEOPLE)))
+        list(clients[0].submit("Hello?", api_name="/chat", max_new_tokens=1))
         people = [Person(f"person-{n:02}-of-this-room", client) for n, client in enumerate(clients)]
         list(pool.map(lambda n: people[n].ask(text, begin, **given(n)), range(PEOPLE)))
     return people
