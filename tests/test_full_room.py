@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import psutil
@@ -13,12 +14,13 @@ from gradio_client import Client
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from bench.crowd import PEOPLE, QUESTIONS, Person, crowd, kept_after_a_round, room
+from bench.crowd import PEOPLE, QUESTIONS, Person, Room, crowd, kept_after_a_round, room
 from tests.served import leaks_of_gradio
 
 LONGEST_WAIT = 1.5  # times the median
 MOST_GROWTH = 1.05
 BACK_WITHIN_S = 10.0
+STOPS, FREE_WITHIN_S = 200, 5.0
 SLACK = {"threads": 8, "files": 8}  # idle threads of pools and connections that are kept alive come and go
 
 pytestmark = pytest.mark.crowd
@@ -74,6 +76,28 @@ def test_after_two_thousand_turns_everything_is_back_at_its_level() -> None:
     for what, slack in SLACK.items():
         assert after[what] <= before[what] + slack, (what, before, after)
     assert after["bytes"] <= MOST_GROWTH * before["bytes"], (before, after)
+
+
+def test_two_hundred_stops_leave_no_slot_taken() -> None:
+    """Eight people, each of whom closes the connection after the first token, twenty-five times."""
+
+    def stop_again_and_again(served: Room) -> None:
+        with httpx.Client(base_url=served.url, timeout=60) as client:
+            client.get("config").raise_for_status()  # which gives a seat of their own
+            for _ in range(STOPS // 8):
+                answer = client.post("gradio_api/call/v2/chat", json={"message": "What?"}).raise_for_status()
+                with client.stream("GET", f"gradio_api/call/v2/chat/{answer.json()['event_id']}") as stream:
+                    next(line for line in stream.iter_lines() if '"answering"' in line)
+
+    with room("scripted") as served:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(stop_again_and_again, [served] * 8))
+        until = time.monotonic() + FREE_WITHIN_S
+        while (kept := served.kept())["waiting"]:
+            assert time.monotonic() < until, kept
+            time.sleep(0.05)
+        ended = {s.labels["outcome"]: s.value for s in samples(served.url, "playground_requests_total")}
+    assert ended == {"cancelled": STOPS}
 
 
 @pytest.mark.model
