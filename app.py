@@ -121,6 +121,8 @@ def main(arguments: list[str] | None = None) -> int:
         stopped.wait()
         print("Stopping: running answers may end first. Interrupt again to stop at once.", flush=True)
         stop(blocks, first.room.gate, settings.grace_seconds)
+    except KeyboardInterrupt:
+        pass  # asked for twice: what is loaded is unloaded, and that is all
     finally:
         for engine in engines.values():
             engine.models.close()
@@ -128,13 +130,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _stopped_by_signal() -> threading.Event:
-    """Set by the first SIGINT or SIGTERM; the second one does what it always does."""
+    """Set by the first SIGINT or SIGTERM; a second SIGINT interrupts what then still goes on."""
     stopped = threading.Event()
 
     def told(number: int, frame: object) -> None:
         stopped.set()
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, told)
