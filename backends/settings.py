@@ -43,7 +43,7 @@ class Settings(BaseSettings):
 
     host: str = Field(
         default_factory=lambda: "0.0.0.0" if _on_space() else "127.0.0.1",  # noqa: S104 (a Space is a container)
-        description="Address to listen on. Beyond this machine it needs --open-to-network.",
+        description="Address to listen on. Beyond this machine it needs a sign-in or --open-to-network.",
     )
     port: int = Field(7860, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     open_to_network: bool = Field(
