@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from backends.catalog import Catalog
 from tests.browser.conftest import MODEL
-from tests.browser.steps import answered, open_section, send, served, set_number
+from tests.browser.steps import ANSWER_MS, answered, open_section, send, served, set_number
 
 if TYPE_CHECKING:
     from backends.adapters.llama_cpp import LlamaCpp
@@ -66,6 +66,7 @@ def _page_of(server: LlamaCpp, cache: Path, folder: Path) -> Iterator[str]:
     env = {
         "LAB_KEY": server._client.headers["Authorization"].removeprefix("Bearer "),
         "PLAYGROUND_CACHE_DIR": str(cache),
+        "PLAYGROUND_MODEL": MODEL,  # for the engine that goes on here: fetching its own choice would take a minute
     }
     with served("app.py", "--port", "0", "--engines", str(engines), "--engine", "lab", env=env) as address:
         yield address
@@ -157,4 +158,4 @@ def test_an_engine_that_goes_away_is_said_and_another_one_goes_on(
         expect(screen).not_to_contain_text("your text goes there")
         set_number(screen, "Max new tokens", 24)
         page.get_by_role("button", name="Retry").click()
-        expect(answered(page, "chat")).to_contain_text("Rome")
+        expect(answered(page, "chat")).to_contain_text("Rome", timeout=ANSWER_MS)
