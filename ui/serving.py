@@ -92,11 +92,10 @@ def _all_told(blocks: gr.Blocks) -> bool:
 
 def _sweep(blocks: gr.Blocks) -> None:
     """Forgets what nobody comes back to, for as long as the page is served."""
-    closed = threading.Event()
     while blocks.is_running:
         owners.sweep(blocks.app.state_holder)
         forget_broken_off()
-        closed.wait(SWEEP_SECONDS)
+        time.sleep(SWEEP_SECONDS)
 
 
 def theme() -> gr.themes.Base:

@@ -102,7 +102,7 @@ class Status:
         head = (say("model"), say("engine"), say("status_memory"), say("status_slots"))
         loaded = _table(head, rows) if rows else f"<p>{html.escape(say('status_nothing_loaded'))}</p>"
         told = list(advice(self._room.metrics.recent[-AVERAGED:], memory.percent / 100))
-        advised = "".join(f"<li>{html.escape(say(a.key, **a.values) if a.values else say(a.key))}</li>" for a in told)
+        advised = "".join(f"<li>{html.escape(say(a.key, **a.values))}</li>" for a in told)
         advised = f"<h3>{html.escape(say('status_advice'))}</h3><ul>{advised}</ul>" if told else ""
         return f"<div class='figures'>{cards}</div>{loaded}{advised}"
 
