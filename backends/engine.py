@@ -14,7 +14,7 @@ from functools import partial
 
 from backends.cancel import Controls
 from backends.catalog import Card
-from backends.errors import Busy, Closing, InvalidRequest, PlaygroundError, PromptTooLong, UnsupportedModality
+from backends.errors import Busy, Closing, Fault, InvalidRequest, PlaygroundError, PromptTooLong, UnsupportedModality
 from backends.logs import logger
 from backends.metrics import Answered, Outcome
 from backends.models import Models
@@ -84,13 +84,11 @@ class Engine:
                     yield event
         except PlaygroundError as exc:
             story.error = exc
-            yield Failure(exc.kind, exc.message, exc.hint, exc.number)
+            yield Failure.of(exc)
         except Exception:
-            story.error = PlaygroundError(
-                "Something went wrong inside the playground.", "Send again, or reload the page."
-            )
+            story.error = Fault()
             log.exception("a fault of the playground itself", number=story.error.number)
-            yield Failure("internal", story.error.message, story.error.hint, story.error.number)
+            yield Failure.of(story.error)
         finally:
             self._record(request, story)
 
@@ -112,8 +110,9 @@ class Engine:
         except PlaygroundError as exc:
             return exc
         except Exception:
-            log.exception("a fault of the playground itself")
-            return PlaygroundError("Something went wrong inside the playground.")
+            fault = Fault()
+            log.exception("a fault of the playground itself", number=fault.number)
+            return fault
         finally:
             controls.cancel()
         return None

@@ -17,7 +17,8 @@ PlaygroundError
 │   └── OutOfMemory
 ├── Busy                    the line is full
 │   └── LimitReached        the host allows no more for now
-└── Closing                 the playground is being stopped
+├── Closing                 the playground is being stopped
+└── Fault                   of the playground itself
 
 Foreign exceptions are translated where they arise, always `from exc`; `engine.run` is the only place where
 exceptions become events. Neither message nor hint ever holds a path, a token or a stack trace.
@@ -137,3 +138,13 @@ class LimitReached(Busy):
 class Closing(PlaygroundError):
     kind = "closing"
     default_hint = "What was written is kept. Send again in a minute."
+
+
+class Fault(PlaygroundError):
+    """What nobody foresaw. What it was stands in the log, under its number."""
+
+    kind = "internal"
+    default_hint = "Send again, or reload the page."
+
+    def __init__(self) -> None:
+        super().__init__("Something went wrong inside the playground.")

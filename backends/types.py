@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from backends.cancel import Cancel
+from backends.errors import PlaygroundError
 
 if TYPE_CHECKING:
     from backends.catalog import Card
@@ -237,6 +238,10 @@ class Failure:
     message: str
     hint: str = ""
     number: str = ""
+
+    @classmethod
+    def of(cls, error: PlaygroundError) -> Failure:
+        return cls(error.kind, error.message, error.hint, error.number)
 
 
 Event = Queued | Loading | Thought | Answer | Done | Failure

@@ -311,6 +311,20 @@ def test_retrying_asks_about_the_same_pictures(tab: Tab) -> None:
     assert update[tab.pictures.tray] == (BLUE,)
 
 
+@pytest.mark.parametrize("user", ["q", "fail"])
+def test_what_is_being_typed_survives_a_retry_an_edit_and_a_closer_look(tab: Tab, user: str) -> None:
+    draft = "half a thought"
+    values = tab.standing(transcript=spoken(RED), composer=draft)
+    for handler, event in (
+        (tab.asking.retry, SimpleNamespace(index=2)),
+        (tab.asking.edit, SimpleNamespace(index=1, value=user)),
+    ):
+        for update in handler(values, event, VISITOR):
+            assert update.get(tab.panel.composer, {}).get("value", draft) == draft
+    for update in tab.click(values, f"closer {RED.id} 16 12 48 36"):
+        assert update.get(tab.panel.composer, {}).get("value", draft) == draft
+
+
 def test_an_edited_question_keeps_its_pictures(tab: Tab) -> None:
     values = tab.standing(transcript=spoken(RED))
     update = merged(list(tab.asking.edit(values, SimpleNamespace(index=1, value="better"), VISITOR)))

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from backends.boxes import as_json
 from backends.cancel import Controls
 from backends.engine import Engine
-from backends.errors import InvalidRequest, PlaygroundError
+from backends.errors import Fault, InvalidRequest, PlaygroundError
 from backends.logs import logger
 from backends.pictures import decode
 from backends.types import Failure, Sampling
@@ -117,7 +117,7 @@ def ask(engine: Engine, spec: TabSpec, given: Mapping[str, Any], asker: Asker = 
         log.info("refused", person=asker.person, kind=exc.kind, number=exc.number)
         yield _refusal(exc)
     except Exception:
-        fault = PlaygroundError("Something went wrong inside the playground.", "Send again.")
+        fault = Fault()
         log.exception("a fault of the playground itself", number=fault.number)
         yield _refusal(fault)
     finally:

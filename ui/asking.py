@@ -32,7 +32,8 @@ class Asking:
         yield from self.ask(values, request, text, tray)
 
     def ask(self, values: Values, request: gr.Request, text: str, pictures: tuple[Picture, ...]) -> Iterator[Update]:
-        """A new question. What is attached and not among its pictures stays attached."""
+        """A new question. What is attached and not among its pictures stays attached, and so does what is typed and
+        not asked."""
         transcript: Transcript = values[self.panel.transcript]
         if transcript.turns and transcript.turns[-1].failed:
             transcript = transcript.before(len(transcript.turns) - 1)  # what failed is asked anew, not twice
@@ -86,14 +87,15 @@ class Asking:
             gr.Info(say("note_raw_tokens" if choices.raw else "note_special_tokens"))
         transcript = earlier.ask(message, tuple(choices.instructions), pictures)
         tray = () if pictures == desk.tray(values) else desk.tray(values)
-        values = values | ({panel.pictures.tray: tray} if panel.pictures else {})
+        draft = "" if text == values[panel.composer] else values[panel.composer]
+        values = values | {panel.composer: draft} | ({panel.pictures.tray: tray} if panel.pictures else {})
         before = desk.show(earlier, say)
         try:
             asker = Asker(person(request), desk.sessions.conversation(page, tab))
             growing = answers(desk.engine(values), choices, transcript, controls, lambda: desk.sessions.interval, asker)
             yield {
                 panel.chatbot: before + desk.show_last(transcript, say),
-                panel.composer: gr.update(value="", submit_btn=False, stop_btn=True),
+                panel.composer: gr.update(submit_btn=False, stop_btn=True, **({} if draft else {"value": ""})),
                 panel.saved: desk.save(values, transcript),
                 **desk.show_pictures(transcript, tray, say),
             }
@@ -104,11 +106,11 @@ class Asking:
 
     def _failed(self, values: Values, asked: Transcript, exc: EngineError, say: Say) -> Update:
         """An engine that cannot even be asked: that stands where the answer would, with a way to try again."""
-        transcript = asked.with_replies((fold(Reply(), Failure(exc.kind, exc.message, exc.hint, exc.number), 0.0),))
+        transcript = asked.with_replies((fold(Reply(), Failure.of(exc), 0.0),))
         return {
             self.panel.chatbot: self.desk.show(transcript, say),
             self.panel.transcript: transcript,
-            self.panel.composer: gr.update(value=transcript.turns[-1].user),
+            self.panel.composer: gr.update(value=values[self.panel.composer] or asked.turns[-1].user),
             self.panel.saved: self.desk.save(values, transcript),
             **self._after(values, transcript, say),
         }
@@ -127,9 +129,10 @@ class Asking:
                 update[panel.answer_now] = gr.update(visible=thinking and continues)
             yield update
         last = transcript.turns[-1]
+        back = {"value": values[panel.composer] or last.user} if last.failed else {}
         yield {
             panel.transcript: transcript,
-            panel.composer: gr.update(submit_btn=True, stop_btn=False, **({"value": last.user} if last.failed else {})),
+            panel.composer: gr.update(submit_btn=True, stop_btn=False, **back),
             panel.answer_now: gr.update(visible=False),
             panel.saved: desk.save(values, transcript),
             panel.context: context_line(transcript, say),

@@ -165,22 +165,24 @@
     }
   };
 
-  // A restart of the server leaves the page behind: it comes back by loading itself anew, with what was being typed.
+  // A restart of the server or the end of a sign-in leaves the page behind: it comes back by loading itself anew, with
+  // what was being typed.
   const DRAFTS = "playground-drafts";
   let start, down;
   const notice = Object.assign(document.createElement("div"), { className: "notice-down", textContent: names.restarting });
   notice.setAttribute("role", "status");
+  const comeBack = () => {
+    const typed = [...document.querySelectorAll(".composer")].map((composer) => [composer.id, composer.querySelector("textarea")?.value]);
+    try { sessionStorage.setItem(DRAFTS, JSON.stringify(Object.fromEntries(typed))); } catch { /* then without them */ }
+    location.reload();
+  };
   const watch = async () => {
     if (document.hidden) return;
     try {
       const answer = await fetch("healthz", { cache: "no-store" });
       const now = answer.ok ? (await answer.json()).start : undefined;
       if (!now) throw new Error();
-      if (start && start !== now) {
-        const typed = [...document.querySelectorAll(".composer")].map((composer) => [composer.id, composer.querySelector("textarea")?.value]);
-        try { sessionStorage.setItem(DRAFTS, JSON.stringify(Object.fromEntries(typed))); } catch { /* then without them */ }
-        return location.reload();
-      }
+      if (start && start !== now) return comeBack();
       start = now;
       down = 0;
       notice.remove();
@@ -188,6 +190,12 @@
       down = (down || 0) + 1;
       if (start && down > 1) document.body.append(notice);
     }
+  };
+  const ask = window.fetch;
+  window.fetch = async (...asked) => {
+    const answer = await ask(...asked);
+    if (answer.status === 401) comeBack(); // to the page that signs in
+    return answer;
   };
   setInterval(watch, 5000);
   document.addEventListener("visibilitychange", watch);

@@ -59,6 +59,14 @@ def test_a_class_signs_in_meets_its_limit_and_is_forgotten(visitor: Page, tmp_pa
         expect(visitor.locator("#transcript-chat .failure")).to_contain_text("You had 2 answers in this hour")
         expect(visitor.locator("#composer-chat textarea")).to_have_value("Third?")
 
+        visitor.context.clear_cookies()  # a sign-in that has ended
+        send(visitor, "chat", "Fourth?")
+        visitor.get_by_label("Class code").fill(CODE)
+        visitor.get_by_role("button", name="Sign in").click()
+        opened(visitor)
+        expect(visitor.locator("#composer-chat textarea")).to_have_value("Fourth?")
+        expect(visitor.locator("#transcript-chat")).to_contain_text("First?")
+
         look_at_the_status(visitor)
         status = visitor.locator(".status")
         expect(status.locator("polyline").first).to_be_attached()
