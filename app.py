@@ -75,13 +75,12 @@ def _load_now(engine: Engine) -> None:
 def main(arguments: list[str] | None = None) -> int:
     try:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments)
+        if settings.check_config and (problems := problems_elsewhere(settings)):
+            raise BadSettings(problems)
     except BadSettings as exc:
         print("The settings need a change:", *exc.problems, sep="\n- ", file=sys.stderr)
         return 2
     if settings.check_config:
-        if problems := problems_elsewhere(settings):
-            print("The settings need a change:", *problems, sep="\n- ", file=sys.stderr)
-            return 2
         print("The settings are fine.")
         return 0
     key = signing_key(settings.cache_dir)

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import psutil
 
+THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Its names in an address."""
 GIB = 1024**3
 UNKNOWN_RAM = 4 * GIB  # assumed where the system will not say how much it has
 ZERO_GPU_BYTES = 74_600_000_000  # a ZeroGPU slice (H200 MIG 3g.71gb); it only shows itself inside a GPU call

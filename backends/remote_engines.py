@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from backends.dialects import DIALECTS, HOSTS
-
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+from backends.machine import THIS_MACHINE
 
 
 class RemoteEngine(BaseModel):
@@ -61,7 +60,7 @@ class RemoteEngine(BaseModel):
     def host(self) -> str:
         """Where the text goes; empty where that is this machine."""
         host = urlsplit(self.url).hostname or ""
-        return "" if host in LOOPBACK else host
+        return "" if host in THIS_MACHINE else host
 
     @property
     def key(self) -> str:

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.logs import logger
+from backends.machine import THIS_MACHINE
 from ui.bodies import Body
 from ui.content_policy import Guarded
 from ui.owners import is_of_another
@@ -32,8 +33,6 @@ BEFORE_SIGN_IN = frozenset(
     {"/login", "/login/huggingface", "/login/callback", "/healthz", "/readyz", "/metrics"}
     | {"/favicon.ico", "/gradio_api/startup-events"}  # the latter gradio asks of itself when it is launched
 )
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-"""No other site's name can lead here under one of these."""
 _PAGES = OWN | {
     "/", "/config", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json", "/logout",
     *(f"/gradio_api/{name}" for name in (
@@ -63,7 +62,8 @@ class Doors:
 
     def __init__(self, app: ASGIApp, people: People, hosts: tuple[str, ...] = (), frames: tuple[str, ...] = ()) -> None:
         self.app, self._people, self._frames = app, people, frames
-        self._hosts = frozenset(map(str.lower, hosts)) | LOOPBACK if hosts else frozenset()
+        # No other site's name can lead here under a name of this machine.
+        self._hosts = frozenset(map(_bare, hosts)) | THIS_MACHINE if hosts else frozenset()
         self._seats = FixedWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,7 +104,7 @@ class Doors:
         headers, path = Headers(scope=scope), scope["path"].rstrip("/") or "/"
         host = _own_host(headers, self._people.proxies)
         named = _HOST.fullmatch(host)
-        if named is None or (self._hosts and named[1].lower() not in self._hosts):
+        if named is None or (self._hosts and _bare(named[1]) not in self._hosts):
             return JSONResponse({"error": "The playground is not reached under this host name."}, 400)
         if not _is_open(path):
             return JSONResponse({"error": "There is no such endpoint."}, 404)
@@ -159,6 +159,11 @@ def _fault(body: Body) -> Response | None:
         return None
     status, sentence = body.fault
     return JSONResponse({"error": sentence}, status)
+
+
+def _bare(host: str) -> str:
+    """A name as it is compared: an address of IPv6 stands in brackets in a URL."""
+    return host.lower().strip("[]")
 
 
 def _own_host(headers: Headers, proxies: int) -> str:

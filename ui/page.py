@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from backends.engine import Engine
+from backends.machine import THIS_MACHINE
 from ui import api
 from ui.desk import Desk, Update, Values
 from ui.handlers import QUICK, restored, wire
@@ -20,8 +21,6 @@ from ui.status import Status
 from ui.tabs import TABS
 from ui.texts import LANGUAGES, label, say_for
 from ui.uploads import FORGET_SECONDS
-
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def build(engines: Mapping[str, Engine], sessions: Sessions | None = None, *, huggingface: bool = False) -> gr.Blocks:
@@ -54,7 +53,7 @@ def build(engines: Mapping[str, Engine], sessions: Sessions | None = None, *, hu
         def restore(values: Values, request: gr.Request) -> Update:
             say = say_for(request)  # tabs do not follow a change of language by themselves
             host = request.url.hostname or ""
-            text = say("where_here") if host in LOOPBACK else say("where_host", host=host)
+            text = say("where_here") if host in THIS_MACHINE else say("where_host", host=host)
             if any(engine.place for engine in engines.values()):
                 text = say("where_engines")
             if name := visitor(request).name:
