@@ -35,7 +35,7 @@ GRIDS = (
 
 
 SHAPE_SKILLS: tuple[dialogues.Skill, ...] = ("colour and shape", "finding", "counting", "position")
-MOST_WANTED: tuple[dialogues.Skill, ...] = ("finding", "counting", "position")
+MOST_WANTED: tuple[dialogues.Skill, ...] = ("finding", "counting", "position", "position")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ LESSONS = (
     Lesson("pair", 1500, 3e-3, most=2, **SHAPES_ALONE, skills=SHAPE_SKILLS, eyes_rate=0.0, begins_to_talk=True),
     Lesson("place", 1000, 3e-3, most=2, **SHAPES_ALONE, skills=(*["position"] * 5, *SHAPE_SKILLS), eyes_rate=0.0),
     Lesson("order", 1300, 1.5e-3, most=3, **SHAPES_ALONE, skills=(*["position"] * 4, *SHAPE_SKILLS), eyes_rate=0.0),
-    Lesson("talk", 3400, 1.5e-3, 0.94, 0.03, 0.03, skills=(*MOST_WANTED, *SHAPE_SKILLS), eyes_rate=0.0),
+    Lesson("talk", 2900, 1.5e-3, 0.94, 0.03, 0.03, skills=(*MOST_WANTED, *SHAPE_SKILLS), eyes_rate=0.0),
     Lesson("tally", 700, 5e-4, 0.94, 0.03, 0.03, skills=("position", "finding", *SHAPE_SKILLS), eyes_rate=0.0),
     Lesson("carry", 700, 6e-4, 0.94, 0.03, 0.03, skills=SHAPE_SKILLS, pictures=12, eyes_rate=0.0),
 )
