@@ -126,7 +126,7 @@ def test_answers_are_true(seed: int) -> None:
         if turn.skill == "counting":
             joint = ", " if ", " in turn.thoughts or turn.thoughts.isascii() else "、"
             assert int(turn.answer) == len([name for name in turn.thoughts.split(joint) if name])
-    for turn in dialogues.without_picture(draw, 6):
+    for turn in dialogues.without_picture(draw, 6, 18):
         if turn.skill == "sums":
             steps = turn.thoughts.splitlines()
             assert steps[-1].endswith(f"= {turn.answer}")

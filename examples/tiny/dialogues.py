@@ -404,12 +404,9 @@ def _bar(draw: random.Random, scene: Scene, tongue: Tongue) -> Turn:
     return Turn("charts", asked, str(bar.value), bar.label)
 
 
-MOST_SUMMANDS = 18
-
-
-def sum_of(draw: random.Random, tongue: Tongue, fewest: int = 2) -> Turn:
-    """A sum of numbers from 1 to 9, up to `MOST_SUMMANDS` of them; thinking adds one number after the other."""
-    numbers = [draw.randint(1, 9) for _ in range(draw.randint(fewest, MOST_SUMMANDS))]
+def sum_of(draw: random.Random, tongue: Tongue, fewest: int, most: int) -> Turn:
+    """A sum of `fewest` to `most` numbers from 1 to 9; thinking adds one number after the other."""
+    numbers = [draw.randint(1, 9) for _ in range(draw.randint(fewest, most))]
     total, steps = numbers[0], []
     for number in numbers[1:]:
         steps.append(f"{total} + {number} = {total + number}")
@@ -460,14 +457,14 @@ def about(draw: random.Random, scene: Scene, skills: Sequence[Skill], count: int
     return turns
 
 
-def without_picture(draw: random.Random, count: int) -> list[Turn]:
+def without_picture(draw: random.Random, count: int, most_summands: int) -> list[Turn]:
     """Questions in a conversation that has no picture: sums, what it does not know, and pictures that are missing."""
     turns = []
     for _ in range(count):
         tongue: Tongue = "zh" if draw.random() < 0.35 else "en"
         kind = draw.choices(("sum", "strange", "missing"), (0.7, 0.2, 0.1))[0]
         if kind == "sum":
-            turns.append(sum_of(draw, tongue))
+            turns.append(sum_of(draw, tongue, 2, most_summands))
         elif kind == "strange":
             turns.append(refusal(draw, tongue))
         else:

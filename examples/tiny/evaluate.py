@@ -25,7 +25,7 @@ from examples.tiny.strangers import strange_question
 
 MODEL = Path(__file__).with_name("model")
 BATCH = 16
-FEWEST_SUMMANDS = 12
+FEWEST_SUMMANDS, MOST_SUMMANDS = 12, 18
 
 HELD_OUT = (
     "Who won the world cup in 1998?", "Can you recommend a good restaurant?", "How do magnets work?",
@@ -166,7 +166,7 @@ def position(draw: random.Random, tongue: Tongue) -> Question:
 
 def sums(thinking: bool) -> Callable[[random.Random, Tongue], Question]:
     def ask(draw: random.Random, tongue: Tongue) -> Question:
-        turn = sum_of(draw, tongue, FEWEST_SUMMANDS)
+        turn = sum_of(draw, tongue, FEWEST_SUMMANDS, MOST_SUMMANDS)
         name = f"5 sums, thinking {'on' if thinking else 'off'}"
         return Question(name, tongue, turn.question, _is(turn.answer), thinking=thinking)
 
@@ -239,7 +239,7 @@ def answers(folder: Path, questions: list[Question]) -> Iterator[str]:
             pictures += [question.sample.picture] if question.sample else []
         read = processor(text=texts, images=pictures or None, padding=True, return_tensors="pt")
         with torch.inference_mode():
-            written = model.generate(**read, max_new_tokens=320, do_sample=False)
+            written = model.generate(**read, max_new_tokens=400, do_sample=False)
         for row in written[:, read["input_ids"].shape[1] :]:
             text = processor.tokenizer.decode(row, skip_special_tokens=True)
             yield text.split("</think>")[-1].strip()

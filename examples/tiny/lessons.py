@@ -35,16 +35,17 @@ GRIDS = (
 
 
 SHAPE_SKILLS: tuple[dialogues.Skill, ...] = ("colour and shape", "finding", "counting", "position")
-MOST_WANTED: tuple[dialogues.Skill, ...] = ("finding", "counting", "position", "position")
+HARD_ONES: tuple[dialogues.Skill, ...] = ("finding", "counting", "position", "position", *SHAPE_SKILLS)
 
 
 @dataclass(frozen=True)
 class Lesson:
     """A stretch of training. `rate` is the learning rate after warming up; see `train.rate_at` for how it falls.
 
-    `shapes`, `signs` and `charts` are the shares of the pictures; `most` is how many shapes one may have. A lesson
-    with `skills` asks about them; one without only trains the eyes. `eyes_rate` is the eyes' share of the learning
-    rate; with 0 they stay as they are. The one that `begins_to_talk` introduces eyes and words first.
+    `shapes`, `signs` and `charts` are the shares of the pictures; `most` is how many shapes one may have, `summands`
+    how many numbers a sum. A lesson with `skills` asks about them; one without only trains the eyes. `eyes_rate` is
+    the eyes' share of the learning rate; with 0 they stay as they are. The one that `begins_to_talk` introduces eyes
+    and words first.
     """
 
     name: str
@@ -56,20 +57,22 @@ class Lesson:
     most: int = 5
     skills: tuple[dialogues.Skill, ...] = ()
     pictures: int = 32
+    summands: int = 18
     eyes_rate: float = 1.0
     begins_to_talk: bool = False
 
 
 SHAPES_ALONE = {"shapes": 1.0, "signs": 0.0, "charts": 0.0}
+SHAPES_MOSTLY = {"shapes": 0.94, "signs": 0.03, "charts": 0.03}
 LESSONS = (
     Lesson("see", steps=1800, rate=1.5e-3, shapes=0.6, signs=0.28, charts=0.12),
     Lesson("look", steps=1200, rate=1.5e-3, **SHAPES_ALONE),
     Lesson("pair", 1500, 3e-3, most=2, **SHAPES_ALONE, skills=SHAPE_SKILLS, eyes_rate=0.0, begins_to_talk=True),
     Lesson("place", 1000, 3e-3, most=2, **SHAPES_ALONE, skills=(*["position"] * 5, *SHAPE_SKILLS), eyes_rate=0.0),
     Lesson("order", 1300, 1.5e-3, most=3, **SHAPES_ALONE, skills=(*["position"] * 4, *SHAPE_SKILLS), eyes_rate=0.0),
-    Lesson("talk", 2900, 1.5e-3, 0.94, 0.03, 0.03, skills=(*MOST_WANTED, *SHAPE_SKILLS), eyes_rate=0.0),
-    Lesson("tally", 700, 5e-4, 0.94, 0.03, 0.03, skills=("position", "finding", *SHAPE_SKILLS), eyes_rate=0.0),
-    Lesson("carry", 700, 6e-4, 0.94, 0.03, 0.03, skills=SHAPE_SKILLS, pictures=12, eyes_rate=0.0),
+    Lesson("talk", 2900, 1.5e-3, **SHAPES_MOSTLY, skills=HARD_ONES, eyes_rate=0.0),
+    Lesson("sharpen", 1200, 1.2e-3, **SHAPES_MOSTLY, skills=("finding", *HARD_ONES), eyes_rate=0.3, summands=24),
+    Lesson("carry", 500, 6e-4, **SHAPES_MOSTLY, skills=SHAPE_SKILLS, pictures=12, eyes_rate=0.0, summands=24),
 )
 QUESTIONS = 4
 """How many questions a picture is asked in one step."""
@@ -111,7 +114,9 @@ def rows(lesson: Lesson, seed: int, step: int, drawn: Sequence[pictures.Scene], 
         written.append(scribe.row(draw, turns, (number, *size), earlier, before))
     for _ in range(ROWS_WITHOUT_PICTURE):
         earlier = draw.choice((0, 0, 0, 0, 1, 2))
-        written.append(scribe.row(draw, dialogues.without_picture(draw, QUESTIONS + earlier), None, earlier))
+        written.append(
+            scribe.row(draw, dialogues.without_picture(draw, QUESTIONS + earlier, lesson.summands), None, earlier)
+        )
     return written
 
 
@@ -122,7 +127,10 @@ def corpus(seed: int, pictures_shown: int = 1500) -> Iterator[str]:
         scene = draw.choice((pictures.shapes, pictures.shapes, pictures.shapes, _chart))(
             draw, 96, 96, draw.randint(1, 5)
         )
-        for turn in [*dialogues.about(draw, scene, SHAPE_SKILLS, 4), *dialogues.without_picture(draw, 2)]:
+        for turn in [
+            *dialogues.about(draw, scene, SHAPE_SKILLS, 4),
+            *dialogues.without_picture(draw, 2, Lesson.summands),
+        ]:
             yield from (turn.question, turn.answer, turn.thoughts)
 
 
