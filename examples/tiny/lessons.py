@@ -72,7 +72,7 @@ LESSONS = (
     Lesson("order", 1300, 1.5e-3, most=3, **SHAPES_ALONE, skills=(*["position"] * 4, *SHAPE_SKILLS), eyes_rate=0.0),
     Lesson("talk", 2900, 1.5e-3, **SHAPES_MOSTLY, skills=HARD_ONES, eyes_rate=0.0),
     Lesson("sharpen", 1200, 1.2e-3, **SHAPES_MOSTLY, skills=("finding", *HARD_ONES), eyes_rate=0.3, summands=24),
-    Lesson("carry", 500, 6e-4, **SHAPES_MOSTLY, skills=SHAPE_SKILLS, pictures=12, eyes_rate=0.0, summands=24),
+    Lesson("tally", 700, 6e-4, **SHAPES_MOSTLY, skills=("counting", *HARD_ONES), eyes_rate=0.3, summands=24),
 )
 QUESTIONS = 4
 """How many questions a picture is asked in one step."""

@@ -33,8 +33,6 @@ WARM_UP = 200
 INTRODUCTION_STEPS = 24
 EYES_WEIGHT = 0.25
 """How much the eyes' own lesson counts while the model learns to talk."""
-LAST_SHARE = 0.6
-"""Of the last lesson in the weights that are shipped; the rest is of the one before it."""
 REST_RATE = 0.5
 """The learning rate of embeddings, norms, biases and heads, in parts of the matrices'."""
 
@@ -119,13 +117,6 @@ class Training:
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == lesson.steps:
                 self._keep(kept, optimisers if step + 1 < lesson.steps else [], step + 1)
         return kept
-
-    def settle_between(self, one: Path, other: Path) -> None:
-        """Takes the mean of two lessons' ends: the last one is better at sums, the one before it at pictures."""
-        before, after = (
-            torch.load(file, map_location=self.device, weights_only=True)["model"] for file in (one, other)
-        )
-        self.model.load_state_dict({name: before[name].lerp(after[name], LAST_SHARE) for name in after})
 
     def ship(self, folder: Path) -> None:
         """The model as transformers and llama.cpp load it, at 16 bit; the heads stay behind."""
@@ -237,10 +228,9 @@ def main() -> None:
         torch.set_num_threads(given.threads)
     WORKSHOP.mkdir(parents=True, exist_ok=True)
     training = Training(given.seed, "cuda" if torch.cuda.is_available() else "cpu")
-    kept: list[Path] = []
+    kept: Path | None = None
     for lesson in LESSONS:
-        kept.append(training.run(lesson, kept[-1] if kept else None))
-    training.settle_between(*kept[-2:])
+        kept = training.run(lesson, kept)
     training.ship(given.out)
 
 
