@@ -146,5 +146,5 @@ class Fault(PlaygroundError):
     kind = "internal"
     default_hint = "Send again, or reload the page."
 
-    def __init__(self) -> None:
-        super().__init__("Something went wrong inside the playground.")
+    def __init__(self, message: str = "Something went wrong inside the playground.", hint: str = "") -> None:
+        super().__init__(message, hint)

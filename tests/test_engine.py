@@ -514,7 +514,7 @@ def test_an_answer_that_is_left_after_its_last_event_is_recorded_as_what_it_was(
     [
         (replace(HELLO, fail_after=1), "engine"),
         (replace(HELLO, die_after=1), "engine_died"),
-        (replace(HELLO, fail_after=1, error=RuntimeError("no")), "error"),
+        (replace(HELLO, fail_after=1, error=RuntimeError("no")), "internal"),
     ],
     ids=["fails", "dies", "unknown"],
 )
