@@ -56,7 +56,6 @@ class Lesson:
     charts: float
     most: int = 5
     skills: tuple[dialogues.Skill, ...] = ()
-    pictures: int = 32
     summands: int = 18
     eyes_rate: float = 1.0
     begins_to_talk: bool = False
@@ -74,6 +73,8 @@ LESSONS = (
     Lesson("sharpen", 1200, 1.2e-3, **SHAPES_MOSTLY, skills=("finding", *HARD_ONES), eyes_rate=0.3, summands=24),
     Lesson("tally", 700, 6e-4, **SHAPES_MOSTLY, skills=("counting", *HARD_ONES), eyes_rate=0.3, summands=24),
 )
+PICTURES = 32
+"""How many there are in one step."""
 QUESTIONS = 4
 """How many questions a picture is asked in one step."""
 ROWS_WITHOUT_PICTURE = 8
@@ -87,7 +88,7 @@ def scenes(lesson: Lesson, seed: int, step: int) -> list[pictures.Scene]:
     rows, columns = draw.choice(GRIDS)
     height, width = rows * TOKEN, columns * TOKEN
     drawn = []
-    for _ in range(lesson.pictures):
+    for _ in range(PICTURES):
         kind = draw.choices(("shapes", "sign", "chart"), (lesson.shapes, lesson.signs, lesson.charts))[0]
         if kind == "chart" and rows > 2:
             drawn.append(pictures.chart(draw, width, height))
