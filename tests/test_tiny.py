@@ -24,6 +24,7 @@ from backends.machine import Machine
 from backends.pictures import decode, fitted
 from backends.settings import read_settings
 from backends.types import Answer, Done, GenerationRequest, Image, Message, Text, Thinking
+from ui.texts import speaker
 
 pytestmark = pytest.mark.model
 
@@ -272,7 +273,7 @@ def test_the_shipped_model_is_small_and_complete() -> None:
         size = (MODEL / artefact.file).stat().st_size
         assert artefact.bytes == pytest.approx(size, rel=0.1)
     for said in ("tiny demo model, trained by this project from scratch on drawn pictures", "nothing else"):
-        assert said in card.note.lower()
+        assert said in speaker("en")("demo_notice").lower()
 
 
 def test_the_shipped_tokenizer_is_of_qwens_format() -> None:

@@ -34,7 +34,7 @@ def points(log: Path) -> list[dict[str, Any]]:
 
 
 def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for name, title in EYES.items():
         left.plot([row["at"] for row in rows], [row[name] for row in rows], label=title)
     left.set_title("The eyes: what the heads read off visual tokens")
@@ -51,7 +51,7 @@ def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
             axes.text(start, 1.01, f" {lesson.name}", fontsize=8, color="0.4", clip_on=True)
         axes.set_ylim(0, 1.06)
         axes.set_xlabel("step")
-        axes.legend(fontsize=8, loc="lower right")
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
     talks = next(start for start, lesson in zip(edges, LESSONS, strict=False) if lesson.skills)
     right.set_xlim(talks, rows[-1]["at"])
     figure.savefig(file, dpi=110)

@@ -25,7 +25,7 @@ from examples.tiny.strangers import strange_question
 
 MODEL = Path(__file__).with_name("model")
 BATCH = 16
-FEWEST_SUMMANDS, MOST_SUMMANDS = 12, 18
+FEWEST_SUMMANDS, MOST_SUMMANDS = 16, 24
 
 HELD_OUT = (
     "Who won the world cup in 1998?", "Can you recommend a good restaurant?", "How do magnets work?",
