@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import time
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from markdown_it import MarkdownIt
 
 from backends.boxes import Mark
 from backends.types import Answer, Done, Event, Failure, Loading, Queued, Thought, Timings, Usage
-from ui.markdown import JOINER, as_meant, as_typed, as_written, boxed
+from ui.markdown import JOINER, as_meant, as_typed, as_written, boxed, closed
 from ui.panel import LATEX
 from ui.render import Look, figures, fold, project, turn_of_message, waiting
 from ui.texts import LANGUAGES, dictionaries, speaker
@@ -120,7 +121,7 @@ def live(markdown: str) -> list[str]:
     Formulas are set aside first, with the page's own delimiters, as gradio does it: KaTeX gets them as plain text.
     """
     for left, right in _MATH:
-        markdown = re.sub(f"{left}([\\s\\S]+?){right}", "formula", markdown)
+        markdown = re.sub(f"{left}([\\s\\S]+?){right}", "%%%LATEX_BLOCK_0%%%", markdown)
     tokens = MarkdownIt("commonmark").parse(markdown)
     every = [*tokens, *(child for token in tokens for child in token.children or ())]
     return [f"{token.type}: {token.content}" for token in every if token.type in CALLS_OUT]
@@ -174,12 +175,47 @@ def test_what_only_looks_like_code_does_not_bring_anything_alive(text: str) -> N
 
 
 @given(text=evil)
+@example("$$\n```\n$$<img src=http://e/x>")
+@example("\\[\n~~~\n\\]<img src=http://e/x>")
+@example("$<b>\\)![x](http://e/x.png)$")
+@example("`\\( a` $x$ `<img src=http://e/x>`")
+@example("`\\( a` \\boxed{1} `<img src=http://e/x>`")
+@example("```\n\\(\n```\n$x$\n```\n<img src=http://e/x>\n```")
+@example("$$$$$$![x](http://e/x.png)$$")
+@example("$$`$$<img src=http://e/x>`")
+@example("\\( $$\n```\n$$<img src=http://e/x>")
+@example("$$ \\[ $$ \\[ \n```\n\\]<img src=http://e/x>")
 def test_nothing_anyone_writes_makes_the_browser_obey_or_fetch(text: str) -> None:
     assert live(as_typed(text)) == []
     assert live(as_written(text)) == []
 
 
+@given(thoughts=evil, answer=evil)
+@example("`\\( a`", "b \\) `<img src=http://e/x>`")
+@example("`$$`", "`$$ <img src=http://e/x>`")
+def test_nothing_comes_alive_where_thoughts_and_answer_are_one_message(thoughts: str, answer: str) -> None:
+    assert live("\n\n".join((closed(as_written(thoughts)), closed(as_written(answer))))) == []
+
+
+EVERY_SIGN = "".join(map(chr, range(0x10FFFE, 0xFDCF, -1)))
+
+
+@pytest.mark.parametrize(
+    "hostile", ["\\(" * 100_000, "\\[" * 100_000, "$$" * 100_001, "$$`" * 70_000, "\\(`\\)" * 40_000, EVERY_SIGN]
+)
+def test_no_run_of_delimiters_takes_long(hostile: str) -> None:
+    began = time.process_time()
+    as_typed(hostile)
+    as_written(hostile)
+    closed(hostile)
+    assert time.process_time() - began < 10
+
+
 CODE = (
+    "In a regex `\\(` opens and `\\)` closes.\n```cpp\n#include <regex>\n```",
+    "```sh\nkill $$\n```\n```sh\necho $$\n```\n```html\n<b>\n```",
+    "```tex\n$$ a <b $$\n```",
+    "```bash\necho $$ <b>\n```\nThe `$$` is a number, and `<b>` a tag.",
     "```html\n<b>bold</b> ![x](y) $a$\n```",
     "```\nunfinished <b> $x$",
     "~~~\n<b>\n~~~",
@@ -216,7 +252,8 @@ def test_ordinary_text_and_prices_are_left_alone(text: str) -> None:
     [
         ("So $x^2$ it is.", r"So \(x^2\) it is."),
         ("$a$, $b$", r"\(a\), \(b\)"),
-        ("$$x < y$$", "$$x < y$$"),
+        ("$$x < y$$", r"\[x < y\]"),
+        ("So\n$$\nx <y\n$$\nholds", "So\n\\[\nx < y\n\\]\nholds"),
         (r"\(x<y\)", r"\(x< y\)"),
         (r"\[x\]", r"\[x\]"),
         (r"It is \boxed{42}.", r"It is \(\boxed{42}\)."),

@@ -12,6 +12,7 @@ from backends.catalog import Card
 from backends.engine import Engine
 from ui.choices import MAX_BUDGET, MAX_MESSAGE
 from ui.controls import sampling_controls, source_line
+from ui.formulas import DELIMITERS
 from ui.picture_panel import PicturePanel, build_stage, visual_tokens_slider
 from ui.stage import stage
 from ui.tabs import MAX_TARGETS, Option, TabSpec, languages
@@ -19,11 +20,7 @@ from ui.texts import label, speaker
 from ui.transcript import Transcript
 
 STORAGE_KEY = "qwen-playground"  # gradio wants one; what is stored is the visitor's own, in their own browser
-LATEX = [  # '$..$' is made into '\\(..\\)' by render.as_typed, which tells prices from formulas
-    {"left": "$$", "right": "$$", "display": True},
-    {"left": "\\[", "right": "\\]", "display": True},
-    {"left": "\\(", "right": "\\)", "display": False},
-]
+LATEX = [{"left": left, "right": right, "display": left != "\\("} for left, right in DELIMITERS]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +67,10 @@ class Panel:
     @property
     def screen(self) -> list[Any]:
         """What a change of the conversation touches."""
-        own = [self.transcript, self.chatbot, self.composer, self.answer_now, self.saved, self.context]
-        return own + ([self.pictures.stage, self.pictures.tray, self.pictures.album] if self.pictures else [])
+        own: list[Any] = [self.transcript, self.chatbot, self.composer, self.answer_now, self.saved, self.context]
+        if shelf := self.pictures:
+            own += [shelf.stage, shelf.tray, shelf.album, shelf.visual_tokens]
+        return own
 
     @property
     def settings(self) -> list[Any]:
