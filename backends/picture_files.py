@@ -45,10 +45,8 @@ _MOST_SCANS, _MOST_SEGMENTS = 100, 5_000
 # JPEG's markers. A stuffed byte (0) and restarts are part of the pixels; segments are followed by their length.
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])", re.DOTALL)
 _MARKER_HERE = re.compile(rb"\xff++([\x01-\xcf\xd8-\xfe])", re.DOTALL)
-_RESTART = re.compile(rb"\xff([\xd0-\xd7])")
-_RESTARTS = bytes(range(0xD0, 0xD8))
 _SEGMENTS = frozenset({*range(0xC0, 0xC8), *range(0xC9, 0xD0), *range(0xDA, 0xF0), 0xFE})
-_END, _SCAN, _INTERVAL = 0xD9, 0xDA, 0xDD
+_END, _SCAN = 0xD9, 0xDA
 
 
 class Damaged(ValueError):
@@ -150,31 +148,22 @@ def _after_sub_blocks(data: bytes, position: int) -> int:
 
 
 def _bare_jpeg(data: bytes) -> bytes:
-    """Cuts off what follows the picture, as phones append films and more pictures.
-
-    libjpeg paints what is missing grey and says nothing, so a picture that a stray marker ends early is found here.
-    """
-    end = _end_of_jpeg(data)
-    rest = data[end:].rstrip(b"\0")
-    if rest.endswith(b"\xff\xd9") and b"\xff\xd8\xff" not in rest:
-        raise Damaged  # the end marker came in the middle: the picture's own data go on after it
-    return data[:end]
+    """Cuts off what follows the picture, as phones append films and more pictures."""
+    return data[: _end_of_jpeg(data)]
 
 
 def _end_of_jpeg(data: bytes) -> int:
     """The position after the end marker that belongs to the first picture."""
-    position, scans, interval, in_scan = 2, 0, 0, False
+    position, scans, in_scan = 2, 0, False
     for _ in range(_MOST_SEGMENTS):
         after_a_table = scans and not in_scan
         found = _MARKER_HERE.match(data, position) if after_a_table else _MARKER.search(data, position)
-        if not found or (in_scan and not _restarts_are_in_order(data[position : found.start()], interval)):
+        if not found:
             break
         marker, position = found[1][0], found.end()
         if marker == _END and scans:
             return position
         length = int.from_bytes(data[position : position + 2], "big")
-        if marker == _INTERVAL:
-            interval = int.from_bytes(data[position + 2 : position + 4], "big")
         in_scan = marker == _SCAN
         scans += in_scan
         components = int.from_bytes(data[position + 2 : position + 3], "big")
@@ -182,9 +171,3 @@ def _end_of_jpeg(data: bytes) -> int:
             break
         position += length
     raise Damaged
-
-
-def _restarts_are_in_order(pixels: bytes, interval: int) -> bool:
-    """Whether the restart markers within a scan count 0 to 7 over and over, and are there only where announced."""
-    restarts = b"".join(_RESTART.findall(pixels))
-    return restarts == (_RESTARTS * (len(restarts) // 8 + 1))[: len(restarts)] and (interval > 0 or not restarts)

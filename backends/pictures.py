@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import threading
 import warnings
 from functools import lru_cache
 
 import PIL.Image
+import simplejpeg
 
 from backends.errors import InvalidRequest, OutOfMemory
 from backends.eyes import Eyes
 from backends.eyes import fitted_size as fitted_size
 from backends.eyes import visual_tokens_of as visual_tokens_of
-from backends.picture_files import Format, bare, format_of, unreadable_format_of, webp_size
+from backends.picture_files import Damaged, Format, bare, format_of, unreadable_format_of, webp_size
 from backends.types import Image
 
 MAX_BYTES = 20 * 2**20
@@ -41,6 +43,8 @@ _TURNS = {
     8: PIL.Image.Transpose.ROTATE_90,
 }
 _SWAPPING = (5, 6, 7, 8)
+# libjpeg's words for what it guesses at. Others are about files that are merely odd, as is padding between headers.
+_GUESSED = re.compile(r"Corrupt JPEG data(?!: \d+ extraneous bytes before marker 0x(?:db|dd|e.|fe))|Premature end")
 _SAVE_AGAIN = f"Save it as {READABLE}, and add that."
 _SMALLER = "Make it smaller, and add it again."
 # One at a time: a large picture takes half a gigabyte while it is decoded, and Python's warnings are switched off for
@@ -121,6 +125,8 @@ def _read(data: bytes, kind: Format) -> Image:
     with PIL.Image.open(io.BytesIO(plain), formats=(kind,)) as header:
         _check_size(*header.size)
         header.verify()
+    if kind == "JPEG":
+        _check_jpeg(plain)
     with PIL.Image.open(io.BytesIO(plain), formats=(kind,)) as picture:
         width, height = picture.size
         stored = _stored_size(width, height)
@@ -134,6 +140,19 @@ def _read(data: bytes, kind: Format) -> Image:
         seen = seen.transpose(_TURNS[orientation])
     uploaded = (height, width) if orientation in _SWAPPING else (width, height)
     return Image(_png(seen), *seen.size, uploaded=uploaded)
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Raises `Damaged` where libjpeg met what it could only guess at.
+
+    It paints that grey or garbled and goes on, and Pillow does not tell. A flipped bit that makes another valid file
+    stays unseen: JPEG has no checksums.
+    """
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1, min_factor=8)
+    except ValueError as exc:
+        if _GUESSED.match(str(exc)):
+            raise Damaged from exc
 
 
 def _check_size(width: int, height: int) -> None:

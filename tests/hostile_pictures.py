@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import PIL.Image
 
 from tests.drawn import bomb, drawn, file_of
 
 
+def halves(mode: str, left: Any, right: Any, size: tuple[int, int] = (64, 96)) -> PIL.Image.Image:
+    picture = PIL.Image.new(mode, size, left)
+    picture.paste(right, (size[0] // 2, 0, *size))
+    return picture
+
+
 def turned(orientation: int) -> bytes:
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
-    return file_of(PIL.Image.new("RGB", (320, 64)), "JPEG", exif=exif)
+    return file_of(halves("RGB", "red", "blue", (320, 64)), "JPEG", exif=exif)
 
 
-UNUSUAL: dict[str, tuple[bytes, tuple[int, int]]] = {
-    "CMYK": (file_of(PIL.Image.new("CMYK", (64, 96)), "JPEG"), (64, 96)),
-    "16 bit": (file_of(PIL.Image.new("I;16", (64, 96))), (64, 96)),
-    "palette": (file_of(PIL.Image.new("P", (64, 96)), transparency=0), (64, 96)),
-    "turned": (turned(6), (64, 320)),
-    "GIF": (file_of(PIL.Image.new("RGB", (64, 96)), "GIF"), (64, 96)),
-    "BMP": (file_of(PIL.Image.new("RGB", (64, 96)), "BMP"), (64, 96)),
-    "WebP": (file_of(PIL.Image.new("RGB", (64, 96)), "WEBP"), (64, 96)),
+def palette() -> bytes:
+    picture = halves("P", 0, 1)
+    picture.putpalette([0, 0, 0, 0, 0, 255])
+    return file_of(picture, transparency=0)
+
+
+def flipped(data: bytes, position: int) -> bytes:
+    """With the lowest bit of one byte turned over."""
+    return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+
+
+RED, BLUE, BLACK, WHITE = (255, 0, 0), (0, 0, 255), (0, 0, 0), (255, 255, 255)
+Colour = tuple[int, int, int]
+UNUSUAL: dict[str, tuple[bytes, tuple[int, int], tuple[Colour, Colour]]] = {
+    "CMYK": (file_of(halves("CMYK", (0, 255, 255, 0), (255, 255, 0, 0)), "JPEG"), (64, 96), (RED, BLUE)),
+    "16 bit": (file_of(halves("I;16", 0, 65_535)), (64, 96), (BLACK, WHITE)),
+    "palette": (palette(), (64, 96), (WHITE, BLUE)),
+    "turned": (turned(6), (64, 320), (RED, BLUE)),
+    "upside down": (turned(3), (320, 64), (BLUE, RED)),
+    "GIF": (file_of(halves("RGB", "red", "blue"), "GIF"), (64, 96), (RED, BLUE)),
+    "BMP": (file_of(halves("RGB", "red", "blue"), "BMP"), (64, 96), (RED, BLUE)),
+    "WebP": (file_of(halves("RGB", "red", "blue"), "WEBP"), (64, 96), (RED, BLUE)),
 }
-"""The file, and the width and height that a viewer shows."""
+"""The file, the width and height that a viewer shows, and the colours that it shows first and last."""
 
 PHOTO = file_of(PIL.Image.radial_gradient("L").convert("RGB"), "JPEG")
 HOSTILE: dict[str, tuple[bytes, str]] = {
@@ -32,7 +54,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a bomb": (bomb(), "million pixels"),
     "half a JPEG": (PHOTO[: len(PHOTO) // 2], "is damaged"),
     "half a PNG": (drawn()[:-30], "is damaged"),
-    "a flipped bit": (drawn()[:45] + bytes([drawn()[45] ^ 1]) + drawn()[46:], "is damaged"),
+    "a flipped bit in a PNG": (flipped(drawn(), 45), "is damaged"),
+    "a flipped bit in a JPEG": (flipped(PHOTO, PHOTO.index(b"\xff\xda") + 16), "is damaged"),
     "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG drawing, which cannot be read"),
     "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0", "PostScript drawing, which cannot be read"),
     "PSD": (b"8BPS" + bytes(40), "Photoshop document, which cannot be read"),

@@ -306,6 +306,22 @@ def test_a_stray_marker_that_would_leave_a_picture_half_grey_is_damage(kind: str
     assert refusal(bytes(data)).message == DAMAGED
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "progressive JPEG", "JPEG with restarts"])
+def test_a_flipped_bit_that_pillow_would_show_garbled_is_damage(kind: str) -> None:
+    whole = FILES[kind]
+    data = bytearray(whole)
+    data[whole.index(b"\xff\xda") + 16] ^= 1
+    with PIL.Image.open(io.BytesIO(data)) as garbled, PIL.Image.open(io.BytesIO(whole)) as meant:
+        assert garbled.tobytes() != meant.tobytes()
+    assert refusal(bytes(data)).message == DAMAGED
+
+
+def test_padding_between_a_jpegs_headers_is_no_damage() -> None:
+    whole = FILES["JPEG"]
+    at = whole.index(b"\xff\xdb")
+    assert seen(decode(whole[:at] + bytes(3) + whole[at:])).tobytes() == seen(decode(whole)).tobytes()
+
+
 @pytest.mark.parametrize("where", [0.2, 0.5, 0.8])
 @pytest.mark.parametrize("bit", range(8))
 def test_any_flipped_bit_in_a_png_is_damage(where: float, bit: int) -> None:
