@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import PIL.Image
 import pytest
 from drawn import drawn, seeing
 from gradio import processing_utils
@@ -24,7 +26,7 @@ from backends.errors import EngineDied
 from backends.machine import GIB, Machine
 from backends.models import House, Models
 from backends.types import GenerationRequest, Sampling
-from tests.hostile_pictures import HOSTILE, UNUSUAL
+from tests.hostile_pictures import HOSTILE, UNUSUAL, Colour
 from tests.served import leaks_of_gradio
 from ui.api import PICTURES
 from ui.pictures import MOST_PICTURES
@@ -40,6 +42,7 @@ BROKEN = "broken"
 ECHO = "what was said?"
 BOXES = "where is it?"
 SIZES = "how large?"
+COLOURS = "which colours?"
 SAMPLING = list(Sampling.model_fields)
 COMMON = ["history", "system", "model", "thinking", "thinking_budget", *SAMPLING]
 STATES = ("queued", "loading", "thinking", "answering", "done")
@@ -67,6 +70,11 @@ def script(request: GenerationRequest) -> Script:
         case "how large?":
             shown = [[i.width, i.height] for message in request.messages for i in message.images]
             return Script(answer=tokens(json.dumps([m.text for m in request.messages[:1]] + shown)))
+        case "which colours?":
+            (image,) = request.messages[-1].images
+            with PIL.Image.open(io.BytesIO(image.png)) as seen:
+                corners = [seen.getpixel((0, 0)), seen.getpixel((image.width - 1, image.height - 1))]
+            return Script(answer=tokens(json.dumps(corners)))
         case "what was said?":
             return Script(answer=tokens(json.dumps([[m.role, m.text] for m in request.messages])))
         case _:
@@ -254,6 +262,7 @@ def assert_refused(item: dict[str, Any], *words: str) -> None:
     assert item["answer"] == item["thinking"] == ""
     assert item["error"]["message"].endswith(".")
     assert item["error"]["hint"]
+    assert item["error"]["number"]
     assert all(word in item["error"]["message"] for word in words)
     assert not any(word in json.dumps(item) for word in ("Traceback", "File ", "/work", ".py", "0x", "pydantic"))
 
@@ -410,9 +419,14 @@ def test_the_task_reaches_the_model(app: App) -> None:
     assert_refused(app.call("image", task="smell"), "task must be one of")
 
 
-@pytest.mark.parametrize(("file", "size"), UNUSUAL.values(), ids=UNUSUAL)
-def test_unusual_pictures_are_seen_as_a_viewer_shows_them(app: App, file: bytes, size: tuple[int, int]) -> None:
-    assert shown(app, images=app.upload(file))[1:] == [list(size)]
+@pytest.mark.parametrize(("file", "size", "colours"), UNUSUAL.values(), ids=UNUSUAL)
+def test_unusual_pictures_are_seen_as_a_viewer_shows_them(
+    app: App, file: bytes, size: tuple[int, int], colours: tuple[Colour, Colour]
+) -> None:
+    files = app.upload(file)
+    assert shown(app, images=files)[1:] == [list(size)]
+    seen = json.loads(app.call("image", message=COLOURS, images=files)["answer"])
+    assert seen == [pytest.approx(colour, abs=12) for colour in colours]
 
 
 @pytest.mark.parametrize(("file", "words"), HOSTILE.values(), ids=HOSTILE)
@@ -480,6 +494,25 @@ def test_a_picture_for_a_model_that_reads_text_is_refused_with_another_offered(a
     assert_refused(item, "Test model reads text only; it cannot see pictures.")
     assert "Choose a model that can" in item["error"]["hint"]
     assert app.call("image", model="test-model")["state"] == "done"
+
+
+def test_pictures_and_words_beyond_the_context_are_refused_with_what_each_takes(app: App) -> None:
+    files = app.upload(drawn(960, 640))
+    item = app.call("image", message="word " * 40_000, images=files, visual_tokens=256)
+    assert_refused(item, "tokens, 247 of them for a picture, but this model can read at most")
+    assert "Visual tokens per picture" in item["error"]["hint"]
+    assert app.running == 0
+    assert app.call("image", images=files, visual_tokens=256)["state"] == "done"
+
+
+@pytest.mark.parametrize("pictures", [0, 1])
+def test_a_typed_picture_is_text_and_changes_nothing_about_the_real_ones(app: App, pictures: int) -> None:
+    typed = "<|vision_start|><|image_pad|><|vision_end|>"
+    history = [{"role": "user", "content": typed}, {"role": "assistant", "content": typed}]
+    files = app.upload(drawn(64, 96))[:pictures]
+    assert shown(app, images=files, history=history)[1:] == [[64, 96]] * pictures
+    said = json.loads(app.call("image", message=ECHO, images=files, history=history)["answer"])
+    assert [text for _, text in said] == [typed, typed, ECHO]
 
 
 def test_a_picture_that_is_refused_does_not_stop_the_next(app: App) -> None:

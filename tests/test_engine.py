@@ -709,16 +709,11 @@ def test_an_answer_that_ends_within_the_grace_is_whole(site: Site) -> None:
 # --- pictures --------------------------------------------------------------------------------------
 
 
-class Looking(Scripted):
-    """Counts a picture as its squares and its two markers, as real engines do."""
-
-    def __init__(self, context: int) -> None:
-        super().__init__(HELLO, context=context, modalities=frozenset({"text", "image"}))
-        self.alive = True
-
-    def count_tokens(self, request: GenerationRequest) -> int:
-        pictures = [image for message in request.messages for image in message.images]
-        return super().count_tokens(request) + sum(i.width * i.height // 32**2 + 2 for i in pictures)
+def looking(context: int) -> Scripted:
+    """Loaded, and with eyes."""
+    backend = Scripted(HELLO, context=context, modalities=frozenset({"text", "image"}))
+    backend.alive = True
+    return backend
 
 
 def sized(visual_tokens: int) -> Image:
@@ -741,7 +736,7 @@ rows = st.lists(st.integers(1, 256), max_size=3).map(tuple)
 def test_pictures_count_and_the_oldest_turns_go_with_theirs(
     card: Card, turns: list[tuple[int, ...]], context: int
 ) -> None:
-    backend, sees = Looking(context), card.model_copy(update=SEES)
+    backend, sees = looking(context), card.model_copy(update=SEES)
     request = album(sees, *turns)
     assume(backend.count_tokens(without(request, len(turns) - 1)) <= context - LEAST_ANSWER)
     fitted, dropped = fit_into_context(backend, request)
@@ -753,21 +748,23 @@ def test_pictures_count_and_the_oldest_turns_go_with_theirs(
 def test_a_short_question_about_a_large_picture_is_counted(card: Card) -> None:
     counted: list[int] = []
 
-    class Counting(Looking):
+    class Counting(Scripted):
+        alive = True
+
         def count_tokens(self, request: GenerationRequest) -> int:
             counted.append(super().count_tokens(request))
             return counted[-1]
 
     sees = card.model_copy(update=SEES)
-    assert fit_into_context(Counting(1000), album(sees, (100,))) == (album(sees, (100,)), 0)
+    assert fit_into_context(Counting(HELLO, context=1000), album(sees, (100,))) == (album(sees, (100,)), 0)
     assert counted == [], "what surely fits is not counted"
-    assert fit_into_context(Counting(1000), album(sees, (800,), (800,)))[1] == 1
+    assert fit_into_context(Counting(HELLO, context=1000), album(sees, (800,), (800,)))[1] == 1
     assert counted
 
 
 def test_a_picture_too_large_for_the_context_is_named_with_its_tokens_and_what_to_do(card: Card) -> None:
     sees = card.model_copy(update=SEES)
-    site = Site(sees, Looking(2048))
+    site = Site(sees, looking(2048))
     failure = site.run(album(sees, (1500, 700)))[-1]
     assert failure.kind == "prompt_too_long"
     assert "2,206 tokens, 1,500 of them for a picture" in failure.message

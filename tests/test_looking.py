@@ -32,7 +32,8 @@ from ui import looking as module
 from ui.asking import Asking
 from ui.desk import Desk, Update, Values
 from ui.keeping import Keeping
-from ui.looking import Looking, price
+from ui.looking import Looking
+from ui.picture_panel import price, slider_for
 from ui.pictures import MOST_PICTURES, Picture
 from ui.sessions import Sessions
 from ui.tabs import example_picture
@@ -93,16 +94,32 @@ class Tab:
         return [str(self.uploads / f"{n}.png") for n in range(len(contents))]
 
     def attach(self, values: Values, files: Any) -> Update:
-        return self.looking.attach(values | {self.pictures.upload: files}, VISITOR)
+        return self.settled(values, [self.looking.attach(values | {self.pictures.upload: files})])
 
     def click(self, values: Values, payload: Any) -> list[Update]:
         self.requests.clear()
-        return list(self.looking.clicked(values | {self.panel.payload: payload}, VISITOR))
+        clicked = values | {self.panel.payload: payload}
+        removed = self.looking.remove(clicked)
+        return [removed, *self.looking.look_closer(clicked | removed, VISITOR)]
+
+    def remove(self, values: Values, picture: Picture) -> Update:
+        clicked = values | {self.panel.payload: f"remove {picture.id}"}
+        removed = self.settled(clicked, [self.looking.remove(clicked)])
+        return removed | self.settled(clicked | removed, list(self.looking.look_closer(clicked, VISITOR)))
 
     def send(self, values: Values) -> Update:
-        """All updates of an answer, laid over one another."""
+        """All updates of an answer, laid over one another, and what the page asks for after the last one."""
         self.requests.clear()
-        return merged(list(self.asking.send(values, VISITOR)))
+        return self.settled(values, list(self.asking.send(values, VISITOR)))
+
+    def settled(self, values: Values, updates: list[Update]) -> Update:
+        update = merged(updates)
+        return update | self.keeping.settle(self.now(values, update), VISITOR)
+
+    def now(self, values: Values, update: Update) -> Values:
+        """What a handler reads after this update: the states are the server's own."""
+        states = {self.panel.transcript, self.pictures.tray, self.panel.payload}
+        return values | {component: value for component, value in update.items() if component in states}
 
 
 def merged(updates: list[Update]) -> Update:
@@ -172,7 +189,7 @@ def test_a_thousand_files_fill_the_tray_and_are_told_about_once(tab: Tab, monkey
 
 
 def test_what_waits_can_be_removed(tab: Tab) -> None:
-    (update,) = tab.click(tab.standing((RED, GREEN)), f"remove {RED.id}")
+    update = tab.remove(tab.standing((RED, GREEN)), RED)
     assert update[tab.pictures.tray] == (GREEN,)
     assert update[tab.panel.payload] == ""
     assert RED.id not in update[tab.pictures.stage]
@@ -227,7 +244,7 @@ def test_a_place_without_anything_in_it_is_told_or_shown_small(tab: Tab, box: st
 
 
 def test_a_place_of_a_picture_that_is_gone_is_told(tab: Tab) -> None:
-    (update,) = tab.click(tab.standing(transcript=spoken(without_bytes(RED))), f"closer {RED.id} 16 12 48 36")
+    update = merged(tab.click(tab.standing(transcript=spoken(without_bytes(RED))), f"closer {RED.id} 16 12 48 36"))
     assert tab.panel.transcript not in update
     (warning,) = tab.warnings
     assert "no longer here" in warning
@@ -271,15 +288,16 @@ def test_a_picture_alone_is_a_question(tab: Tab, task: str) -> None:
 
 
 def test_nothing_at_all_is_no_question(tab: Tab) -> None:
-    update = tab.send(tab.standing(composer=" "))
+    update = merged(list(tab.asking.send(tab.standing(composer=" "), VISITOR)))
     assert tab.panel.transcript not in update
     assert len(tab.warnings) == 1
 
 
 @pytest.mark.parametrize("change", [{"model": "text"}, {"visual_tokens": 10**6}, {"composer": "x" * 2_000_001}])
 def test_a_refusal_leaves_words_and_pictures_where_they_are(tab: Tab, change: dict[str, Any]) -> None:
-    update = tab.send(tab.standing((RED,), **{"composer": "Where?"} | change))
-    assert update.keys() <= {tab.panel.chatbot}
+    update = merged(list(tab.asking.send(tab.standing((RED,), **{"composer": "Where?"} | change), VISITOR)))
+    assert update.keys() == {tab.panel.chatbot, tab.panel.payload}
+    assert update[tab.panel.payload] == ""
     assert len(tab.warnings) == 1
     assert tab.requests == []
 
@@ -295,12 +313,92 @@ def test_a_model_without_eyes_says_so_and_points_to_another(tab: Tab) -> None:
 def test_a_failed_answer_gives_words_and_pictures_back_and_sending_again_asks_once(tab: Tab) -> None:
     update = tab.send(tab.standing((RED, GREEN), composer="fail"))
     assert update[tab.pictures.tray] == (RED, GREEN)
-    assert update[tab.panel.composer]["value"] == "fail"
+    assert update[tab.panel.payload] == "fail", "which the page puts into the composer"
+    assert [row["id"] for row in update[tab.panel.saved]["tray"]] == [RED.id, GREEN.id]
     assert update[tab.pictures.stage].count(SAY("picture_waiting")) == 2
+    assert update[tab.pictures.stage].count("<figure") == 2, "and not once more as part of what failed"
     assert set(update[tab.pictures.album]) == {RED.id, GREEN.id}
     again = tab.standing(update[tab.pictures.tray], composer="now", transcript=update[tab.panel.transcript])
     (turn,) = tab.send(again)[tab.panel.transcript].turns
     assert (turn.user, turn.pictures) == ("now", (RED, GREEN))
+
+
+def test_what_is_attached_and_removed_while_an_answer_is_written_counts(tab: Tab) -> None:
+    values = tab.standing((RED,), composer="Where?")
+    asking = tab.asking.send(values, VISITOR)
+    first = next(asking)
+    meanwhile = tab.attach(tab.now(values, first), tab.upload(drawn(64, 48, "blue")))
+    assert meanwhile[tab.pictures.tray] == (BLUE,)
+    assert meanwhile[tab.pictures.stage].count("<figure") == 2, "the one that was sent, and the one that waits"
+    assert [turn["user"] for turn in meanwhile[tab.panel.saved]["turns"]] == ["Where?"]
+    last = merged(list(asking))
+    assert tab.pictures.tray not in last
+    update = tab.keeping.settle(tab.now(tab.now(values, meanwhile), last), VISITOR)
+    assert tab.pictures.tray not in update, "it is as it is"
+    assert "a cat" in update[tab.pictures.stage]
+    assert update[tab.pictures.stage].count(SAY("picture_waiting")) == 1
+    assert set(update[tab.pictures.album]) == {RED.id, BLUE.id}
+    (saved,) = update[tab.panel.saved]["turns"]
+    assert saved["replies"][0]["state"] == "done"
+
+
+def test_what_a_failed_question_gave_back_can_be_removed(tab: Tab) -> None:
+    values = tab.standing((RED, GREEN), composer="fail")
+    failed = tab.send(values)
+    after = tab.remove(tab.now(values, failed), RED)
+    assert after[tab.pictures.tray] == (GREEN,)
+    assert after[tab.pictures.stage].count("<figure") == 1
+    attached = tab.attach(tab.now(values, failed | after), tab.upload(drawn(64, 48, "blue")))
+    assert attached[tab.pictures.tray] == (GREEN, BLUE)
+
+
+def test_retrying_what_failed_sends_its_pictures_once(tab: Tab) -> None:
+    values = tab.standing((RED,), composer="fail")
+    values = tab.now(values, tab.send(values))
+    values = tab.now(values, tab.attach(values, tab.upload(drawn(64, 48, "blue"))))
+    update = merged(list(tab.asking.edit(values, SimpleNamespace(index=1, value="now"), VISITOR)))
+    assert update[tab.panel.transcript].turns[-1].pictures == (RED,)
+    assert update[tab.pictures.tray] == (BLUE,)
+
+
+def test_an_answer_whose_handler_broke_off_has_stopped_once_something_else_is_asked(tab: Tab) -> None:
+    values = tab.standing((RED,), composer="Where?")
+    asking = tab.asking.send(values, VISITOR)
+    broken = tab.now(values, next(asking))
+    asking.close()
+    first, second = tab.send(broken | {tab.panel.composer: "And now?"})[tab.panel.transcript].turns
+    assert [turn.replies[0].state for turn in (first, second)] == ["stopped", "done"]
+
+
+def test_a_retry_that_fails_gives_its_pictures_back_beside_those_that_waited(tab: Tab) -> None:
+    transcript = Transcript(turns=(Turn(user="fail", pictures=(RED,), replies=(Reply(answer="x", state="done"),)),))
+    values = tab.standing((BLUE,), transcript=transcript)
+    updates = list(tab.asking.retry(values, SimpleNamespace(index=2), VISITOR))
+    assert tab.settled(values, updates)[tab.pictures.tray] == (RED, BLUE)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "model", "told"), [((RED,), "seer", 0), ((RED,), "text", 1), ((without_bytes(RED),), "seer", 1)]
+)
+def test_pictures_that_the_model_does_not_get_are_told(
+    tab: Tab, monkeypatch: pytest.MonkeyPatch, pictures: tuple[Picture, ...], model: str, told: int
+) -> None:
+    infos: list[str] = []
+    monkeypatch.setattr(gr, "Info", infos.append)
+    tab.send(tab.standing(composer="and now?", model=model, transcript=spoken(*pictures)))
+    assert infos == [SAY("note_unseen_pictures")] * told
+
+
+def test_more_than_the_context_is_told_with_what_a_picture_takes_and_everything_comes_back(tab: Tab) -> None:
+    long = "word " * 40_000
+    update = tab.send(tab.standing((RED,), composer=long, visual_tokens=256))
+    failure = update[tab.panel.transcript].turns[-1].replies[0].failure
+    assert failure is not None
+    assert "of them for a picture, but this model can read at most" in failure.message
+    assert "Visual tokens per picture" in failure.hint
+    assert update[tab.panel.payload] == long
+    assert update[tab.pictures.tray] == (RED,)
+    assert tab.requests == []
 
 
 def test_retrying_asks_about_the_same_pictures(tab: Tab) -> None:
@@ -345,6 +443,14 @@ def test_undo_gives_words_and_pictures_back(tab: Tab) -> None:
     assert [row["id"] for row in update[tab.panel.saved]["tray"]] == [GREEN.id, BLUE.id]
 
 
+def test_undo_takes_nothing_from_what_waits_or_is_being_typed(tab: Tab) -> None:
+    transcript = Transcript(turns=(Turn(user="and?", pictures=(GREEN,)),))
+    values = tab.standing((BLUE, GREEN), transcript=transcript, composer="half a thought")
+    update = tab.keeping.undo(values, SimpleNamespace(index=1), VISITOR)
+    assert update[tab.panel.composer]["value"] == "and?\nhalf a thought"
+    assert update[tab.pictures.tray] == (GREEN, BLUE)
+
+
 def test_clearing_leaves_nothing_behind(tab: Tab) -> None:
     update = tab.keeping.clear(tab.standing((GREEN,), transcript=spoken(RED)), VISITOR)
     assert update[tab.panel.transcript] == Transcript()
@@ -360,6 +466,7 @@ def test_an_example_brings_its_picture_and_waits_for_the_visitor(tab: Tab) -> No
         assert update[tab.panel.composer]["value"] == row.text
         assert update[tab.pictures.tray] == (Picture.of(decode(example_picture(row.picture))),)
         assert SAY("picture_waiting") in update[tab.pictures.stage]
+        assert [row["id"] for row in update[tab.panel.saved]["tray"]] == [update[tab.pictures.tray][0].id]
     assert tab.requests == []
 
 
@@ -415,13 +522,19 @@ def test_odd_visual_tokens_of_a_browser_come_within_bounds(tab: Tab, wanted: Any
     assert 4 <= update[tab.pictures.visual_tokens]["value"] <= 256
 
 
+def test_visual_tokens_are_kept_only_where_the_visitor_chose_them(tab: Tab) -> None:
+    for chosen, kept in ((64, None), (32, 32)):
+        saved = tab.desk.save(tab.standing(model="seer", visual_tokens=chosen))
+        assert saved["settings"]["visual_tokens"] == kept, "else the next model would be held to this one's own"
+
+
 # --- the price -----------------------------------------------------------------------------------
 
 
 @given(wanted=st.integers(0, 10**7), fewest=st.integers(1, 300), more=st.integers(0, 3000))
 def test_the_slider_stays_within_the_models_bounds(card: Card, wanted: int, fewest: int, more: int) -> None:
     eyes = Eyes(side=32, fewest=fewest, default=fewest, most=fewest + more, boxes="thousandths")
-    update = price(seeing(card, eyes=eyes), wanted, fewest, (RED,), SAY)
+    update = slider_for(seeing(card, eyes=eyes), wanted, fewest, (RED,), SAY)
     assert (update["minimum"], update["maximum"]) == (fewest, fewest + more)
     assert update["value"] == min(max(wanted, fewest), fewest + more)
     assert update["interactive"] == (more > 0)
@@ -433,16 +546,27 @@ def test_the_price_is_told_in_tokens_and_memory(card: Card, tokens_: int, unit: 
     sees = seeing(card, eyes=Eyes(side=32, fewest=4, default=64, most=2560, boxes="thousandths"))
     memory = looking_bytes(sees, tokens_)
     said = f"{memory / 1e9:.1f} GB" if unit == "GB" else f"{memory / 1e6:.0f} MB"
-    assert price(sees, tokens_, 64, (), SAY)["info"] == SAY("visual_tokens_price", tokens=f"{tokens_:,}", memory=said)
+    assert price(sees, tokens_, 64, (), SAY) == SAY("visual_tokens_price", tokens=f"{tokens_:,}", memory=said)
 
 
 def test_what_is_attached_now_is_counted(card: Card) -> None:
-    info = price(seeing(card), 64, 64, (picture(320, 320), picture(64, 64)), SAY)["info"]
+    info = price(seeing(card), 64, 64, (picture(320, 320), picture(64, 64)), SAY)
     assert info.endswith(SAY("visual_tokens_now", n="68"))
 
 
+def test_the_count_follows_what_is_attached_removed_and_sent(tab: Tab) -> None:
+    values, now = tab.standing(), SAY("visual_tokens_now", n="4")
+    attached = tab.attach(values, tab.upload(drawn(64, 48, "red")))
+    assert attached[tab.pictures.visual_tokens]["info"].endswith(now)
+    for update in (
+        tab.remove(tab.now(values, attached), RED),
+        tab.send(tab.now(values, attached) | {tab.panel.composer: "Where?"}),
+    ):
+        assert now not in update[tab.pictures.visual_tokens]["info"]
+
+
 def test_a_model_without_eyes_has_no_price(card: Card) -> None:
-    update = price(card, 64, 0, (RED,), SAY)
+    update = slider_for(card, 64, 0, (RED,), SAY)
     assert update["interactive"] is False
     assert update["info"] == SAY("visual_tokens_none")
 
@@ -458,9 +582,9 @@ def test_the_price_follows_the_model(tab: Tab) -> None:
 
 
 def test_a_demo_says_what_it_is_wherever_it_answers(tab: Tab, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
-    demo = seeing(card, demo=True, note="Knows shapes only.")
+    demo = seeing(card, demo=True)
     monkeypatch.setattr(tab.desk, "card", lambda engine, model: demo)
-    assert tab.tuning.changed(tab.standing(), VISITOR)[tab.pictures.notice] == "Knows shapes only."
+    assert tab.tuning.changed(tab.standing(), VISITOR)[tab.pictures.notice] == SAY("demo_notice")
     monkeypatch.setattr(tab.desk, "card", lambda engine, model: demo.model_copy(update={"demo": False}))
     assert tab.tuning.changed(tab.standing(), VISITOR)[tab.pictures.notice] == ""
 
@@ -476,5 +600,5 @@ def test_the_tab_is_there_where_no_model_sees(tab: Tab, card: Card) -> None:
     assert not desk.panel.pictures.visual_tokens.interactive
     values = standing_at(desk.panel, composer="What?") | {desk.panel.pictures.tray: (RED,)}
     (update,) = Asking(desk).send(values, VISITOR)
-    assert update.keys() == {desk.panel.chatbot}
+    assert update.keys() == {desk.panel.chatbot, desk.panel.payload}
     assert len(tab.warnings) == 1

@@ -132,16 +132,28 @@ def test_a_mark_lies_where_it_was_found(size: tuple[int, int], share: tuple[floa
 
 def test_a_box_can_be_looked_at_closer_and_says_where() -> None:
     (mark,) = marked(BOX).marks
-    assert mark["class"] == "mark box"
+    assert mark["class"] == "mark box high"
     assert mark["data-closer"] == f"{RED.id} 20 10 120 60"
     assert styles(mark) == {"left": 10, "top": 10, "width": 50, "height": 50}
 
 
-def test_a_point_has_a_place_and_no_size() -> None:
+def test_a_point_has_a_place_and_no_size_and_can_be_looked_at_closer() -> None:
     (mark,) = marked(Mark("here", 100, 50, 100, 50)).marks
     assert mark["class"] == "mark point"
-    assert "data-closer" not in mark
+    assert mark["data-closer"] == f"{RED.id} 100 50 100 50"
     assert styles(mark) == {"left": 50, "top": 50}
+
+
+def test_a_label_stays_on_the_picture_wherever_its_mark_is() -> None:
+    for x0, y0, where in ((0, 0, "mark box high"), (150, 0, "mark box high far"), (150, 80, "mark box far")):
+        (mark,) = marked(Mark("x", x0, y0, x0 + 20, y0 + 10)).marks
+        assert mark["class"] == where
+
+
+def test_what_lies_within_another_is_drawn_above_it() -> None:
+    point, small, large = Mark("point", 9, 9, 9, 9), Mark("small", 5, 5, 20, 20), Mark("large", 0, 0, 90, 90)
+    drawn = [mark["aria-label"] for mark in marked(point, small, large).marks]
+    assert drawn == ["large", "small", "point"]
 
 
 def test_the_boxes_can_be_copied_as_json() -> None:
@@ -183,10 +195,10 @@ def test_a_picture_without_bytes_says_so() -> None:
 def test_of_several_pictures_the_newest_is_shown_and_every_one_can_be_chosen(count: int) -> None:
     row = [Exhibit(picture(20 + n, 20), n + 1) for n in range(count)]
     found = page(*row)
-    assert [figure["data-picture"] for figure in found.having("data-picture")] == [e.picture.id for e in row]
+    assert [figure["data-picture"] for figure in found.having("data-picture")] == [str(e.number) for e in row]
     assert ["hidden" in figure for figure in found.having("data-picture")] == [True] * (count - 1) + [False]
     choices = found.having("data-show")
-    assert [choice["data-show"] for choice in choices] == ([e.picture.id for e in row] if count > 1 else [])
+    assert [choice["data-show"] for choice in choices] == ([str(e.number) for e in row] if count > 1 else [])
     assert [c["aria-pressed"] for c in choices] == ["false"] * (len(choices) - 1) + ["true"] * bool(choices)
     assert all(choice["aria-label"] for choice in choices)
 

@@ -20,6 +20,7 @@ from backends.models import House, Models
 from backends.types import Sampling
 from ui.asking import Asking
 from ui.desk import Desk, Values
+from ui.keeping import Keeping
 from ui.page import _stands_at
 from ui.sessions import Sessions
 from ui.tuning import Tuning
@@ -131,6 +132,18 @@ def test_the_engine_and_its_model_come_back(tuning: Tuning) -> None:
     assert update[tuning.panel.engine] == "two"
     assert update[tuning.panel.model]["value"] == "a"
     assert not update[tuning.panel.sampling["temperature"]]["interactive"]
+
+
+def test_what_is_set_while_an_answer_is_written_is_kept_once_it_is_over(tuning: Tuning) -> None:
+    values = standing(tuning, composer="Who runs?")
+    updates = list(Asking(tuning.desk).send(values, VISITOR))
+    transcript = updates[-1][tuning.panel.transcript]
+    meanwhile = values | {tuning.panel.transcript: transcript, tuning.panel.sampling["temperature"]: 0.3}
+    update = Keeping(tuning.desk).settle(meanwhile, VISITOR)
+    assert update.keys() == {tuning.panel.saved}
+    saved = update[tuning.panel.saved]
+    assert saved["settings"]["sampling"] == {"temperature": 0.3}
+    assert [turn["user"] for turn in saved["turns"]] == ["Who runs?"]
 
 
 def test_what_is_kept_is_the_model_that_was_switched_to(tuning: Tuning) -> None:

@@ -115,11 +115,11 @@ def ask(engine: Engine, spec: TabSpec, given: Mapping[str, Any], asker: Asker = 
             yield _item(spec, now.turns[-1].replies)
     except PlaygroundError as exc:
         log.info("refused", person=asker.person, kind=exc.kind, number=exc.number)
-        yield _refusal(exc)
+        yield _refusal(spec, exc)
     except Exception:
         fault = Fault()
         log.exception("a fault of the playground itself", number=fault.number)
-        yield _refusal(fault)
+        yield _refusal(spec, fault)
     finally:
         controls.cancel()  # a caller that is gone frees the engine
 
@@ -171,16 +171,16 @@ def _item(spec: TabSpec, replies: tuple[Reply, ...]) -> dict[str, Any]:
         "stats": (slowest.stats or Stats()).model_dump(mode="json", include=set(STATS)),
     }
     if spec.columns:
-        item["answers"] = {reply.language: reply.answer for reply in replies}
+        item["answers"] = {reply.language: reply.answer for reply in replies if reply.language}
     if spec.pictures:
         item["boxes"] = as_json(first.marks)
     return item
 
 
-def _refusal(exc: PlaygroundError) -> dict[str, Any]:
-    stats = Stats().model_dump(mode="json", include=set(STATS))
-    return {"state": "failed", "thinking": "", "answer": "", "error": _error(exc), "stats": stats}
+def _refusal(spec: TabSpec, exc: PlaygroundError) -> dict[str, Any]:
+    """As the item of an answer of which nothing came."""
+    return _item(spec, (Reply(state="failed", failure=Failure.of(exc)),))
 
 
-def _error(wrong: PlaygroundError | Failure) -> dict[str, str]:
-    return {"message": wrong.message, "hint": wrong.hint, "number": wrong.number}
+def _error(failure: Failure) -> dict[str, str]:
+    return {"message": failure.message, "hint": failure.hint, "number": failure.number}

@@ -1,4 +1,7 @@
-"""The handlers that ask: send, retry, edit; and the two that act on a running answer: stop, answer now."""
+"""The handlers that ask: send, retry, edit; and the two that act on a running answer: stop, answer now.
+
+A question that failed is left in `payload`: the page puts it back into the composer, if nothing is typed by then.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class Asking:
         """A new question. What is attached and not among its pictures stays attached, and so does what is typed and
         not asked."""
         transcript: Transcript = values[self.panel.transcript]
-        if transcript.turns and transcript.turns[-1].failed:
+        if transcript.failed:
             transcript = transcript.before(len(transcript.turns) - 1)  # what failed is asked anew, not twice
         yield from self._ask(values, request, transcript, text, pictures)
 
@@ -76,17 +79,21 @@ class Asking:
             return
         except PlaygroundError as exc:
             gr.Warning(exc.sentence)
-            yield {panel.chatbot: desk.show(values[panel.transcript], say)}
+            yield {panel.chatbot: desk.show(values[panel.transcript], say), panel.payload: ""}
             return
         controls = desk.sessions.start(page, tab)
         if controls is None:
             gr.Info(say("still_answering"))
-            yield {panel.answer_now: gr.skip()}
+            yield {panel.payload: ""}
             return
+        earlier = earlier.at_rest
+        transcript = earlier.ask(message, tuple(choices.instructions), pictures)
+        if any(choices.card.eyes is None or picture.image is None for picture in transcript.pictures):
+            gr.Info(say("note_unseen_pictures"))
         if has_control_tokens(message):
             gr.Info(say("note_raw_tokens" if choices.raw else "note_special_tokens"))
-        transcript = earlier.ask(message, tuple(choices.instructions), pictures)
-        tray = () if pictures == desk.tray(values) else desk.tray(values)
+        asked = {picture.id for picture in pictures}
+        tray = tuple(picture for picture in desk.tray(values) if picture.id not in asked)
         draft = "" if text == values[panel.composer] else values[panel.composer]
         values = values | {panel.composer: draft} | ({panel.pictures.tray: tray} if panel.pictures else {})
         before = desk.show(earlier, say)
@@ -96,8 +103,9 @@ class Asking:
             yield {
                 panel.chatbot: before + desk.show_last(transcript, say),
                 panel.composer: gr.update(submit_btn=False, stop_btn=True, **({} if draft else {"value": ""})),
+                panel.transcript: transcript,
                 panel.saved: desk.save(values, transcript),
-                **desk.show_pictures(transcript, tray, say),
+                **desk.show_pictures(values, transcript, tray, say),
             }
             yield from self._stream(values, choices.card, growing, before, say)
         finally:
@@ -110,9 +118,8 @@ class Asking:
         return {
             self.panel.chatbot: self.desk.show(transcript, say),
             self.panel.transcript: transcript,
-            self.panel.composer: gr.update(value=values[self.panel.composer] or asked.turns[-1].user),
+            self.panel.payload: asked.turns[-1].user,
             self.panel.saved: self.desk.save(values, transcript),
-            **self._after(values, transcript, say),
         }
 
     def _stream(
@@ -128,21 +135,12 @@ class Asking:
                 continues = desk.engine(values).models.capabilities.continues
                 update[panel.answer_now] = gr.update(visible=thinking and continues)
             yield update
-        last = transcript.turns[-1]
-        back = {"value": values[panel.composer] or last.user} if last.failed else {}
         yield {
             panel.transcript: transcript,
-            panel.composer: gr.update(submit_btn=True, stop_btn=False, **back),
+            panel.composer: gr.update(submit_btn=True, stop_btn=False),
+            panel.payload: transcript.turns[-1].user if transcript.failed else "",
             panel.answer_now: gr.update(visible=False),
             panel.saved: desk.save(values, transcript),
             panel.context: context_line(transcript, say),
             panel.model_info: desk.model_info(desk.engine(values), card, say),
-            **self._after(values, transcript, say),
         }
-
-    def _after(self, values: Values, transcript: Transcript, say: Say) -> Update:
-        """The pictures once the answer is over: a message that failed has its own back, to be sent again."""
-        last = transcript.turns[-1]
-        tray = last.pictures if last.failed else self.desk.tray(values)
-        shown = transcript.before(len(transcript.turns) - 1) if last.failed else transcript
-        return self.desk.show_pictures(shown, tray, say)

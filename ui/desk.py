@@ -15,6 +15,7 @@ from ui import model_picker
 from ui.choices import Choices, choose
 from ui.controls import changed, read_sampling
 from ui.panel import Panel
+from ui.picture_panel import price
 from ui.pictures import Picture
 from ui.render import Look, Message, Say, project, turn_of_message
 from ui.sessions import Sessions
@@ -56,15 +57,24 @@ class Desk:
         """What is attached to the next message."""
         return values[self.panel.pictures.tray] if self.panel.pictures else ()
 
-    def show_pictures(self, transcript: Transcript, tray: tuple[Picture, ...], say: Say) -> Update:
-        """Stage, tray and album for another state of the conversation; nothing on a tab without pictures."""
+    def show_pictures(self, values: Values, transcript: Transcript, tray: tuple[Picture, ...], say: Say) -> Update:
+        """Stage, tray, album and price for another state of the conversation; nothing on a tab without pictures."""
         if (pictures := self.panel.pictures) is None:
             return {}
+        card, default = self._sight(values)
+        wanted = values[pictures.visual_tokens]
         return {
             pictures.stage: stage(exhibits(transcript, tray), say),
             pictures.tray: tray,
             pictures.album: album_of(transcript, tray),
+            pictures.visual_tokens: gr.update(info=price(card, wanted, default, tray, say)),
         }
+
+    def keep_pictures(self, values: Values, tray: tuple[Picture, ...], say: Say) -> Update:
+        """Another tray beside the same conversation, on the screen and in the visitor's browser."""
+        assert self.panel.pictures is not None
+        shown = self.show_pictures(values, values[self.panel.transcript], tray, say)
+        return shown | {self.panel.saved: self.save(values | {self.panel.pictures.tray: tray})}
 
     def turn(self, transcript: Transcript, index: int | tuple[int, ...] | list[int], say: Say) -> int:
         """The turn of the message that an event of the Chatbot names; gradio gives a number or a pair."""
@@ -86,7 +96,7 @@ class Desk:
             self.panel.chatbot: self.show(transcript, say),
             self.panel.saved: self.save(values, transcript),
             self.panel.context: context_line(transcript, say),
-            **self.show_pictures(transcript, self.tray(values), say),
+            **self.show_pictures(values, transcript, self.tray(values), say),
         }
 
     def _look(self, say: Say, earlier: int = 0) -> Look:
@@ -126,6 +136,12 @@ class Desk:
         """The card that the picker stands at; the empty id is this machine's choice."""
         return engine.models.catalog.get(model) if model else self.own_choice(engine) or engine.models.catalog.cards[0]
 
+    def _sight(self, values: Values) -> tuple[Card, int]:
+        """The model, and what a picture costs there in visual tokens unless the visitor says otherwise."""
+        engine = self.engine(values)
+        card = self.card(engine, values[self.panel.model])
+        return card, engine.models.visual_tokens(card)
+
     def own_choice(self, engine: Engine) -> Card | None:
         """This machine's own choice for the tab; None where nothing can run."""
         try:
@@ -150,7 +166,8 @@ class Desk:
             "options": {name: values[control] for name, control in panel.options.items()},
         }
         if panel.pictures:
-            settings["visual_tokens"] = values[panel.pictures.visual_tokens]
+            (_, default), chosen = self._sight(values), values[panel.pictures.visual_tokens]
+            settings["visual_tokens"] = None if chosen == default else chosen
         return SavedConversation(tab=self.spec.id, settings=settings, turns=transcript.turns, tray=self.tray(values))
 
     def save(self, values: Values, transcript: Transcript | None = None) -> dict[str, Any]:

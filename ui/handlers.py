@@ -25,16 +25,28 @@ def wire(desk: Desk) -> Tuning:
     everything, screen = panel.everything, panel.screen
 
     asking = Asking(desk)
+    looking = Looking(desk, asking) if panel.pictures else None
+    asked = [*screen, panel.model_info, panel.payload]
+
+    keeping = Keeping(desk)
+
+    def give_back(answered: Any) -> None:
+        """A question that failed, unless something else is typed by then; its pictures too."""
+        returned: dict[str, Any] = {"inputs": [panel.composer, panel.payload], "outputs": [panel.composer]}
+        settle(answered.then(None, **returned, js="(typed, failed) => window.playground.returned(typed, failed)"))
+
+    def settle(changed: Any) -> None:
+        changed.then(keeping.settle, everything | {panel.payload}, screen, trigger_mode="always_last", **QUICK)
+
     for event, handler in (
         (panel.composer.submit, asking.send),
         (panel.chatbot.retry, asking.retry),
         (panel.chatbot.edit, asking.edit),
     ):
-        event(handler, everything, [*screen, panel.model_info], **SPEAKING)
+        give_back(event(handler, everything, asked, **SPEAKING))
     panel.composer.stop(asking.stop, None, None, **QUICK)
     panel.answer_now.click(asking.answer_now, None, [panel.answer_now], **QUICK)
 
-    keeping = Keeping(desk)
     panel.chatbot.undo(keeping.undo, everything, screen, **SPEAKING)
     panel.chatbot.clear(keeping.clear, everything, screen, **SPEAKING)
     panel.clear.click(keeping.clear, everything, screen, **SPEAKING)
@@ -44,18 +56,20 @@ def wire(desk: Desk) -> Tuning:
         (panel.export_markdown, keeping.export_markdown),
     ):
         button.click(export, everything, [panel.payload], **QUICK).then(
-            None, [panel.payload], None, js="(payload) => window.playground.download(payload)"
+            None, [panel.payload], [panel.payload], js="(payload) => window.playground.download(payload)"
         )
     panel.import_json.click(None, None, [panel.payload], js="async () => await window.playground.pickFile()").then(
         keeping.import_json, everything | {panel.payload}, [*screen, panel.payload], **SPEAKING
     )
 
-    if (pictures := panel.pictures) is not None:
-        looking = Looking(desk, asking)
-        pictures.upload.upload(looking.attach, everything | {pictures.upload}, [*screen, pictures.upload], **SPEAKING)
-        pictures.stage.click(None, None, [panel.payload], js="() => window.playground.clicked()").then(
-            looking.clicked, everything | {panel.payload}, [*screen, panel.payload, panel.model_info], **SPEAKING
-        )
+    if looking:
+        pictures = looking.pictures
+        brought = [pictures.upload, pictures.tray]
+        settle(pictures.upload.upload(looking.attach, set(brought), brought, **SPEAKING))
+        clicked = pictures.stage.click(None, None, [panel.payload], js="() => window.playground.clicked()")
+        removed = clicked.then(looking.remove, {pictures.tray, panel.payload}, [pictures.tray], **QUICK)
+        settle(removed)
+        give_back(removed.then(looking.look_closer, everything | {panel.payload}, asked, **SPEAKING))
 
     tuning = Tuning(desk)
     follows = _follows(panel)

@@ -7,7 +7,7 @@ import gradio as gr
 from backends.errors import InvalidRequest
 from backends.pictures import decode
 from ui.desk import Desk, Update, Values
-from ui.pictures import attached
+from ui.pictures import attached, together
 from ui.tabs import example_picture
 from ui.texts import say_for
 from ui.transcript import Transcript, album_of, read_conversation, to_markdown
@@ -18,16 +18,30 @@ class Keeping:
         self.desk = desk
         self.panel = desk.panel
 
+    def settle(self, values: Values, request: gr.Request) -> Update:
+        """After what may take its time, and so knows nothing of what was done meanwhile: shows and keeps what is there
+        now. A question that failed and is in `payload` has its pictures attached again."""
+        if (pictures := self.panel.pictures) is None:
+            return {self.panel.saved: self.desk.save(values)}
+        transcript: Transcript = values[self.panel.transcript]
+        tray = self.desk.tray(values)
+        if transcript.failed and values[self.panel.payload] == transcript.turns[-1].user:
+            return self.desk.keep_pictures(values, together(transcript.turns[-1].pictures, tray), say_for(request))
+        update = self.desk.keep_pictures(values, tray, say_for(request))
+        del update[pictures.tray]  # which another handler may be changing
+        return update
+
     def undo(self, values: Values, event: gr.UndoData, request: gr.Request) -> Update:
         """Takes the last question back into the composer."""
         transcript: Transcript = values[self.panel.transcript]
         turn = self.desk.turn(transcript, event.index, say_for(request))
         taken = transcript.turns[turn]
         if pictures := self.panel.pictures:
-            values = values | {pictures.tray: taken.pictures}
+            values = values | {pictures.tray: together(taken.pictures, self.desk.tray(values))}
         update = self.desk.replace(values, transcript.before(turn), request)
         if self.panel.transcript in update:
-            update[self.panel.composer] = gr.update(value=taken.user)
+            words = dict.fromkeys((taken.user, values[self.panel.composer] or taken.user))
+            update[self.panel.composer] = gr.update(value="\n".join(words))
         return update
 
     def clear(self, values: Values, request: gr.Request) -> Update:
@@ -42,7 +56,7 @@ class Keeping:
         update[self.panel.composer] = gr.update(value=example.text)
         if example.picture:
             tray = attached((), decode(example_picture(example.picture)))
-            update |= self.desk.show_pictures(values[self.panel.transcript], tray, say_for(request))
+            update |= self.desk.keep_pictures(values, tray, say_for(request))
         return update
 
     def export_json(self, values: Values) -> Update:

@@ -42,8 +42,8 @@ def describe(models: Models | RemoteModels, task: str, card: Card, say: Say) -> 
     elif fit.slow and fit.tokens_per_s:
         lines.append(say("model_slow", speed=f"{fit.tokens_per_s:.1f}"))
     lines.append(say("licence", licence=card.licence) + (f" ⚠ {card.licence_warning}" if card.licence_warning else ""))
-    if card.note:
-        lines.append(card.note)
+    if note := say("demo_notice") if card.demo else card.note:
+        lines.append(note)
     if not models.hub_reachable():
         lines.append(say("hub_unreachable"))
     return "\n\n".join(lines)

@@ -25,7 +25,11 @@
     link.download = payload.slice(0, end);
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    return "";
   };
+
+  // What the composer is to hold once an answer is over; an update without a value leaves it alone.
+  const returned = (typed, failed) => (typed || !failed ? { __type__: "update" } : failed);
 
   const pickFile = () => new Promise((resolve) => {
     const input = Object.assign(document.createElement("input"), { type: "file", accept: ".json,application/json" });
@@ -65,22 +69,27 @@
 
   const gallery = () => [...document.querySelectorAll(".gallery")].find((element) => element.offsetParent);
   const bring = (files) => {
-    const pictures = [...files].filter((file) => file.type.startsWith("image/") || /\.(png|jpe?g|webp|gif|bmp)$/i.test(file.name));
-    const input = gallery()?.querySelector(".upload input[type=file], input.upload[type=file], input[type=file]");
-    if (!pictures.length || !input) return false;
+    const input = gallery()?.querySelector("input[type=file]");
+    if (!files.length || !input) return false;
     const bag = new DataTransfer();
-    pictures.forEach((file) => bag.items.add(file));
+    [...files].forEach((file) => bag.items.add(file));
     input.files = bag.files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
     return true;
   };
-  addEventListener("paste", (event) => { if (event.clipboardData && bring(event.clipboardData.files)) event.preventDefault(); });
+  addEventListener("paste", (event) => {
+    const held = event.clipboardData;
+    if (!held || (held.getData("text/plain") && event.target.matches?.("input, textarea"))) return; // a table's cells come as both
+    if (bring([...held.files].filter((file) => file.type.startsWith("image/")))) event.preventDefault();
+  });
   for (const kind of ["dragover", "drop"]) {
     addEventListener(kind, (event) => {
-      if (!gallery() || !event.dataTransfer?.types.includes("Files")) return;
-      event.preventDefault();
+      if (!event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault(); // or the browser would leave the page for the file
       document.body.classList.toggle("dropping", kind === "dragover");
-      if (kind === "drop") { event.stopPropagation(); bring(event.dataTransfer.files); }
+      if (kind !== "drop") return;
+      event.stopPropagation();
+      bring([...event.dataTransfer.items].filter((item) => item.webkitGetAsEntry()?.isDirectory !== true).map((item) => item.getAsFile()).filter(Boolean));
     }, true);
   }
   addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dropping"); });
@@ -112,15 +121,29 @@
     }
   };
 
+  // Browsers keep their clipboard from pages that came over plain http, as in a classroom; the old command works there.
+  const copyText = async (text) => {
+    if (navigator.clipboard) return navigator.clipboard.writeText(text);
+    const held = Object.assign(document.createElement("textarea"), { value: text, className: "visually-hidden" });
+    document.body.append(held);
+    const before = document.activeElement;
+    held.select();
+    const copied = document.execCommand("copy");
+    held.remove();
+    before?.focus();
+    if (!copied) throw new Error("the browser does not copy");
+  };
+
   // A click on the stage: what it means is read by `clicked` when gradio asks, right after.
   let meant = "";
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("button");
     if (button?.classList.contains("camera")) return void photograph();
-    if (!button?.closest(".stage")) return;
-    const { show, copy, remove, closer } = button.dataset;
+    if (!event.target.closest?.(".stage")) return;
+    const { show, copy, remove, closer } = button?.dataset || {};
+    if (!remove && !closer) event.stopPropagation(); // nothing for the server to do
     meant = remove ? `remove ${remove}` : closer ? `closer ${closer}` : "";
-    if (copy) navigator.clipboard?.writeText(copy).then(() => { button.dataset.copied = "✓"; setTimeout(() => delete button.dataset.copied, 1500); });
+    if (copy) copyText(copy).then(() => { button.dataset.copied = "✓"; setTimeout(() => delete button.dataset.copied, 1500); }, () => {});
     if (show) {
       const stage = button.closest(".stage");
       stage.querySelectorAll("figure").forEach((figure) => { figure.hidden = figure.dataset.picture !== show; });
@@ -133,6 +156,7 @@
     document.querySelectorAll(".sidebar").forEach(settle);
     bringDrafts();
     document.querySelectorAll(".transcript .code_wrap:not(:has(.download-code))").forEach(addDownload);
+    document.querySelectorAll(".gallery input[type=file]").forEach((input) => { input.accept = "image/*"; }); // what the dialogue offers first
     if (!navigator.mediaDevices) document.querySelectorAll(".camera").forEach((button) => { button.hidden = true; });
     for (const [selector, key] of Object.entries(NAMELESS)) {
       document.querySelectorAll(`${selector}:not([aria-label])`).forEach((element) => {
@@ -219,5 +243,5 @@
   };
   new MutationObserver(plan).observe(document.documentElement, { childList: true, subtree: true });
   plan();
-  window.playground = { download, pickFile, clicked };
+  window.playground = { download, pickFile, clicked, returned };
 })();

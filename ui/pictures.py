@@ -85,14 +85,15 @@ def found_again(picture: Picture, kept: Mapping[str, object]) -> Picture:
 
 
 def cropped(picture: Picture, box: tuple[int, int, int, int]) -> Picture:
-    """What lies in a box, in pixels as uploaded, with a little of its surroundings."""
+    """What lies in a box, in pixels as uploaded, with a little of its surroundings; about a point, with more."""
     image = picture.image
     if image is None:
         raise InvalidRequest("This picture is no longer here.", "Attach it again.")
     across, down = image.width / picture.width, image.height / picture.height
     x0, x1 = (min(max(x, 0), picture.width) for x in box[::2])
     y0, y1 = (min(max(y, 0), picture.height) for y in box[1::2])
-    margin = 0.15 * max(x1 - x0, y1 - y0) + 2
+    longer = max(x1 - x0, y1 - y0)
+    margin = 0.15 * longer + 2 if longer else max(picture.width, picture.height) / 8
     area = (
         max(0, round((x0 - margin) * across)),
         max(0, round((y0 - margin) * down)),
@@ -114,6 +115,11 @@ def attached(tray: tuple[Picture, ...], image: Image) -> tuple[Picture, ...]:
     if len(tray) >= MOST_PICTURES:
         raise InvalidRequest(f"A message can have at most {MOST_PICTURES} pictures.", "Remove one first.")
     return (*tray, picture)
+
+
+def together(first: tuple[Picture, ...], others: tuple[Picture, ...]) -> tuple[Picture, ...]:
+    """A tray with both, each picture once, and no more than a message can have."""
+    return tuple({picture.id: picture for picture in (*first, *others)}.values())[:MOST_PICTURES]
 
 
 def check_count(pictures: int, allowed: int = 0) -> None:

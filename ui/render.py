@@ -151,8 +151,8 @@ def _column(reply: Reply, look: Look) -> Iterator[str]:
 def _answer(reply: Reply, look: Look) -> list[str]:
     """The parts of one answer: its text, its boxed result, what became of it, and the line of figures."""
     say, parts = look.say, []
-    text = boxes.read(reply.answer, finished=reply.over).prose if look.places else reply.answer
-    if text:
+    reading = boxes.read(reply.answer, finished=reply.over) if look.places else boxes.Reading(reply.answer)
+    if text := reading.prose:
         parts.append(as_written(text))
     if reply.marks:
         names = dict.fromkeys(mark.label or say("mark_unnamed") for mark in reply.marks)
@@ -166,7 +166,10 @@ def _answer(reply: Reply, look: Look) -> list[str]:
         sentence, hint = html.escape(reply.failure.message), html.escape(reply.failure.hint)
         number = f" <small>#{reply.failure.number}</small>" if reply.failure.number else ""
         parts.append(f"<span class='failure' role='alert'><strong>{sentence}</strong> {hint}{number}</span>")
-    if notes := _notes(reply, say):
+    notes = _notes(reply, say)
+    if reading.marks and reply.over and not reply.marks:
+        notes.append(say("note_off_picture"))
+    if notes:
         parts.append(f"<small class='note'>{html.escape(' '.join(notes))}</small>")
     if reply.over and reply.stats is not None and reply.stats.ttft_s is not None:
         parts.append(f"<small class='figures'>{html.escape(figures(reply.stats, say))}</small>")

@@ -12,9 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from backends.boxes import Mark, as_json
-from ui.pictures import THUMBNAIL_SIDE, Picture, shown
+from ui.pictures import SHOWN_SIDE, THUMBNAIL_SIDE, Picture, shown
 from ui.render import Say
 from ui.transcript import Transcript
+
+LABEL_HEIGHT = 12
+"""Of the picture, in percent: with less above it a mark has its label inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Exhibit:
 def exhibits(transcript: Transcript, tray: Iterable[Picture]) -> list[Exhibit]:
     """The pictures in the order in which they came; marks are those of the last answer that found something on it."""
     found: list[Exhibit] = []
-    for turn in transcript.turns:
+    for turn in transcript.turns[:-1] if transcript.failed else transcript.turns:
         found += [Exhibit(picture, len(found) + i) for i, picture in enumerate(turn.pictures, 1)]
         marks = next((reply.marks for reply in turn.replies if reply.marks), ())
         if found and marks:
@@ -57,8 +60,10 @@ def _figure(exhibit: Exhibit, current: bool, say: Say) -> str:
     if picture.image is None:
         canvas = f"<p>{html.escape(say('picture_gone'))}</p>"
     else:
-        marks = "".join(_mark(mark, picture, say) for mark in exhibit.marks)
-        canvas = f"<div class='canvas'><img src='{shown(picture.image)}' alt='{name}'>{marks}</div>"
+        large_first = sorted(exhibit.marks, key=_area, reverse=True)  # what lies within another can still be reached
+        marks = "".join(_mark(mark, picture, say) for mark in large_first)
+        size = f"--width:{min(picture.image.width, SHOWN_SIDE)}px;--ratio:{picture.width / picture.height:.4f}"
+        canvas = f"<div class='canvas' style='{size}'><img src='{shown(picture.image)}' alt='{name}'>{marks}</div>"
     buttons = ""
     if exhibit.waiting:
         buttons += f"<button type='button' data-remove='{picture.id}'>{html.escape(say('picture_remove'))}</button>"
@@ -66,9 +71,14 @@ def _figure(exhibit: Exhibit, current: bool, say: Say) -> str:
         text = html.escape(json.dumps(as_json(exhibit.marks), ensure_ascii=False), quote=True)
         buttons += f"<button type='button' data-copy='{text}'>{html.escape(say('copy_boxes'))}</button>"
     return (
-        f"<figure data-picture='{picture.id}'{'' if current else ' hidden'}>{canvas}"
+        f"<figure data-picture='{exhibit.number}'{'' if current else ' hidden'}>{canvas}"
         f"<figcaption><span>{caption}</span>{buttons}</figcaption></figure>"
     )
+
+
+def _area(mark: Mark) -> int:
+    """In square pixels; 0 for a point."""
+    return (mark.x1 - mark.x0) * (mark.y1 - mark.y0)
 
 
 def _mark(mark: Mark, picture: Picture, say: Say) -> str:
@@ -77,9 +87,10 @@ def _mark(mark: Mark, picture: Picture, say: Say) -> str:
     width, height = 100 * (mark.x1 - mark.x0) / picture.width, 100 * (mark.y1 - mark.y0) / picture.height
     label = html.escape(mark.label or say("mark_unnamed"), quote=True)
     kind, size = ("point", "") if mark.is_point else ("box", f"width:{width:.2f}%;height:{height:.2f}%")
-    target = "" if mark.is_point else f" data-closer='{picture.id} {mark.x0} {mark.y0} {mark.x1} {mark.y1}'"
+    kind += " high" * (top < LABEL_HEIGHT) + " far" * (left > 50)
     return (
-        f"<button type='button' class='mark {kind}' style='left:{left:.2f}%;top:{top:.2f}%;{size}'{target}"
+        f"<button type='button' class='mark {kind}' style='left:{left:.2f}%;top:{top:.2f}%;{size}'"
+        f" data-closer='{picture.id} {mark.x0} {mark.y0} {mark.x1} {mark.y1}'"
         f" aria-label='{label}'><span dir='auto'>{label}</span></button>"
     )
 
@@ -89,6 +100,6 @@ def _choice(exhibit: Exhibit, current: bool, say: Say) -> str:
     image = exhibit.picture.image
     inside = f"<img src='{shown(image, THUMBNAIL_SIDE)}' alt=''>" if image else ""
     return (
-        f"<button type='button' data-show='{exhibit.picture.id}' aria-label='{name}'"
+        f"<button type='button' data-show='{exhibit.number}' aria-label='{name}'"
         f" aria-pressed='{str(current).lower()}'>{inside}<span>{exhibit.number}</span></button>"
     )

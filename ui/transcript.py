@@ -91,6 +91,17 @@ class Transcript(_Frozen):
     turns: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = ()
 
     @property
+    def failed(self) -> bool:
+        """Whether nothing came back to the last question: it is asked anew, and its pictures wait to be sent again."""
+        return bool(self.turns) and self.turns[-1].failed
+
+    @property
+    def at_rest(self) -> Transcript:
+        """With what was still being written when its handler broke off marked as stopped."""
+        turns = (turn.model_copy(update={"replies": tuple(map(_stopped, turn.replies))}) for turn in self.turns)
+        return Transcript(turns=tuple(turns))
+
+    @property
     def pictures(self) -> tuple[Picture, ...]:
         return tuple(picture for turn in self.turns for picture in turn.pictures)
 
@@ -115,13 +126,14 @@ class Transcript(_Frozen):
         """
         keep = card.thinking.history == "keep"
         messages: list[Message] = []
+        seen: list[Part] = []
         for turn in self.turns:
+            seen += [fitted(p.image, card.eyes, visual_tokens) for p in turn.pictures if p.image and card.eyes]
             reply = next((r for r in turn.replies if r.language == language and r.answer), None)
             if reply is None and turn is not self.turns[-1]:
-                continue  # a question that was never answered is not part of the conversation
-            seen = [p.image for p in turn.pictures if p.image] if card.eyes else []
-            parts: list[Part] = [fitted(image, card.eyes, visual_tokens) for image in seen if card.eyes]
-            messages.append(Message("user", (*parts, Words(turn.user))))
+                continue  # a question that was never answered is not part of the conversation; its pictures are
+            messages.append(Message("user", (*seen, Words(turn.user))))
+            seen = []
             if reply is not None:
                 messages.append(Message.of("assistant", reply.answer, reply.thoughts if keep else ""))
         return tuple(messages)
@@ -147,7 +159,7 @@ class SavedConversation(_Frozen):
         turns = tuple(
             turn.model_copy(
                 update={
-                    "replies": tuple(_at_rest(reply) for reply in turn.replies),
+                    "replies": tuple(map(_restored, turn.replies)),
                     "pictures": tuple(found_again(picture, self.album) for picture in turn.pictures),
                 },
             )
@@ -186,17 +198,25 @@ def album_of(transcript: Transcript, tray: tuple[Picture, ...]) -> Album:
     return album(reversed((*transcript.pictures, *tray)))
 
 
-def _at_rest(reply: Reply) -> Reply:
+def _stopped(reply: Reply) -> Reply:
+    return reply if reply.over else reply.model_copy(update={"state": "stopped", "progress": None})
+
+
+def _restored(reply: Reply) -> Reply:
     """What is left of a reply when its page is gone: what was being written has stopped."""
-    state = reply.state if reply.over else "stopped"
-    return reply.model_copy(update={"state": state, "failure": None, "progress": None})
+    return _stopped(reply).model_copy(update={"failure": None, "progress": None})
 
 
 def to_markdown(title: str, transcript: Transcript) -> str:
     """The conversation for reading: questions as headings' text, thoughts folded away."""
     lines = [f"# {title}", ""]
+    pictures = 0
     for turn in transcript.turns:
-        lines += ["## You", "", turn.user, ""]
+        lines += ["## You", ""]
+        for picture in turn.pictures:
+            pictures += 1
+            lines += [f"*Picture {pictures}, {picture.width:,} × {picture.height:,} pixels*", ""]
+        lines += [turn.user, ""]
         for reply in turn.replies:
             name = reply.stats.model if reply.stats and reply.stats.model else "Qwen"
             lines += [f"## {name}" + (f" ({reply.language})" if reply.language else ""), ""]

@@ -16,8 +16,9 @@ from ui import model_picker
 from ui.choices import MAX_BUDGET, check_sampling
 from ui.controls import changed, mark, source_line
 from ui.desk import Desk, Update, Values, context_line
-from ui.looking import price
+from ui.picture_panel import slider_for
 from ui.render import Say
+from ui.stage import exhibits, stage
 from ui.texts import say_for
 from ui.transcript import SavedConversation
 
@@ -38,7 +39,7 @@ class Tuning:
         update = self._controls(engine, card, bool(values[self.panel.thinking]), kept, say)
         if pictures:
             default, wanted = engine.models.visual_tokens(card), values[pictures.visual_tokens]
-            update[pictures.visual_tokens] = price(card, wanted, default, values[pictures.tray], say)
+            update[pictures.visual_tokens] = slider_for(card, wanted, default, values[pictures.tray], say)
         return update | {self.panel.saved: self.desk.save(values)}
 
     def model_changed(self, values: Values, request: gr.Request) -> Update:
@@ -56,7 +57,10 @@ class Tuning:
         usable = {card.id for card, _, reason in ranked if not reason}
         model = values[picker] if values[picker] in usable else ""
         follow = self.changed if model == values[picker] else self.model_changed
-        update = follow(values | {picker: model}, request)
+        own: Values = {picker: model}
+        if self.panel.pictures and not model:  # the choice there may be of another model
+            own[self.panel.pictures.visual_tokens] = None
+        update = follow(values | own, request)
         return update | {picker: self._picker(engine, ranked, model, say_for(request))}
 
     def reset(self, values: Values, request: gr.Request) -> Update:
@@ -116,11 +120,10 @@ class Tuning:
         if (pictures := self.panel.pictures) is None:
             return {}
         tray = conversation.attached
-        shown = self.desk.show_pictures(conversation.transcript, tray, say)
         return {
-            pictures.stage: shown[pictures.stage],
+            pictures.stage: stage(exhibits(conversation.transcript, tray), say),
             pictures.tray: tray,
-            pictures.visual_tokens: price(card, wanted, engine.models.visual_tokens(card), tray, say),
+            pictures.visual_tokens: slider_for(card, wanted, engine.models.visual_tokens(card), tray, say),
         }
 
     def _picker(self, engine: Engine, ranked: list[Ranked], model: str, say: Say) -> Any:
@@ -141,7 +144,7 @@ class Tuning:
             panel.thinking_kind: say(f"thinking_kind_{rule.kind}"),
         }
         if panel.pictures:
-            update[panel.pictures.notice] = card.note if card.demo else ""
+            update[panel.pictures.notice] = say("demo_notice") if card.demo else ""
         capabilities = engine.models.capabilities
         update[panel.budget] = gr.update(interactive=capabilities.continues)
         for name, control in panel.sampling.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import FilePayload, Locator, Page, expect
 
-from tests.browser.steps import ROOT, answered, asking, open_tab, send, served
+from tests.browser.steps import ROOT, answered, asking, open_section, open_tab, send, served
 from tests.drawn import drawn
 from tests.hostile_pictures import HOSTILE, UNUSUAL
 from ui.pictures import MOST_PICTURES
@@ -50,20 +50,44 @@ def ask_for_the_triangle(page: Page, screen: Locator) -> Locator:
 def test_a_question_is_answered_with_a_box_on_the_picture(page: Page, screen: Locator) -> None:
     mark = ask_for_the_triangle(page, screen)
     expect(page.locator("#transcript-image .bot-row").last).not_to_contain_text("bbox_2d")
+    assert_lies_at_the_triangle(page, 512, 512)
     mark.hover()
     expect(mark.locator("span")).to_have_css("opacity", "1")
     expect(mark.locator("span")).to_have_text("green triangle")
-    shown, box = screen.locator(".stage .canvas img").bounding_box(), mark.bounding_box()
-    assert shown is not None
-    assert box is not None
-    found = [
-        (box["x"] - shown["x"]) / shown["width"],
-        (box["y"] - shown["y"]) / shown["height"],
-        (box["x"] + box["width"] - shown["x"]) / shown["width"],
-        (box["y"] + box["height"] - shown["y"]) / shown["height"],
-    ]
-    for edge, true in zip(found, TRIANGLE, strict=True):
-        assert edge == pytest.approx(true / 512, abs=0.01)
+
+
+PLACES = """(parts) => parts.map((part) => {
+    const at = document.querySelector(".stage figure:not([hidden]) " + part).getBoundingClientRect();
+    return [at.left, at.top, at.right, at.bottom];
+})"""
+
+
+def assert_lies_at_the_triangle(page: Page, width: int, height: int) -> None:
+    """The picture fills its frame in its own proportions, so that what is placed in percent lies where it is drawn.
+
+    All are measured in one moment: the page may still be making room."""
+    shown, frame, mark = page.evaluate(PLACES, ["img", ".canvas", ".mark"])
+    assert shown == frame
+    left, top, right, bottom = shown
+    assert (right - left) / (bottom - top) == pytest.approx(width / height, rel=0.02)
+    found = [(mark[n] - shown[n % 2]) / (shown[n % 2 + 2] - shown[n % 2]) for n in range(4)]
+    assert found == pytest.approx([true / 512 for true in TRIANGLE], abs=0.015)
+
+
+@pytest.mark.parametrize("size", [(640, 200), (1024, 64), (64, 64), (120, 640)])
+@pytest.mark.parametrize("across", [1280, 390])
+def test_marks_lie_where_they_belong_whatever_the_picture_is_like(
+    page: Page, screen: Locator, size: tuple[int, int], across: int
+) -> None:
+    upload(screen, "any.png", drawn(*size))
+    screen.get_by_text("goes with the next message").wait_for()
+    send(page, "image", "Where is the green triangle?")
+    expect(screen.locator(".stage .mark")).to_have_count(1)
+    screen.locator(".settings .toggle-button").click()
+    expect(screen.locator(".settings.open")).to_have_count(0)
+    page.set_viewport_size({"width": across, "height": 844})
+    page.wait_for_function("document.querySelector('.stage').clientWidth > 300")  # the sidebar gives way slowly
+    assert_lies_at_the_triangle(page, *size)
 
 
 def test_a_click_on_what_was_found_looks_closer(page: Page, screen: Locator) -> None:
@@ -118,6 +142,146 @@ def test_a_picture_can_be_pasted_dropped_and_removed(page: Page, screen: Locator
     expect(screen.locator(".stage figure")).to_have_count(1)
 
 
+def dropped(page: Page, name: str, kind: str, content: bytes = b"") -> None:
+    page.evaluate(
+        """([name, type, bytes]) => {
+            const bag = new DataTransfer();
+            bag.items.add(new File([new Uint8Array(bytes)], name, { type }));
+            dispatchEvent(new DragEvent("drop", { dataTransfer: bag, cancelable: true }));
+        }""",
+        [name, kind, list(content)],
+    )
+
+
+FOREIGN = {
+    "x.svg": "SVG", "x.eps": "EPS", "x.psd": "PSD", "x.fits": "FITS", "x.heic": "HEIC", "x.jp2": "JPEG 2000",
+    "x.pdf": "PDF",
+}  # fmt: skip
+
+
+def test_what_a_file_is_is_told_from_its_content_and_not_its_name(page: Page, screen: Locator) -> None:
+    for name, kind in FOREIGN.items():
+        file, words = HOSTILE[kind]
+        upload(screen, name, file)
+        page.locator(".toast-body", has_text=name).filter(has_text=words).wait_for()
+    dropped(page, "dropped.pdf", "application/pdf", HOSTILE["PDF"][0])
+    page.locator(".toast-body", has_text="dropped.pdf").filter(has_text="cannot be read").wait_for()
+    expect(screen.locator(".stage figure")).to_have_count(0)
+    upload(screen, "photo.jfif", UNUSUAL["turned"][0])
+    expect(screen.locator(".stage figcaption")).to_contain_text("64 × 320")
+
+
+def test_a_file_dropped_on_a_tab_without_pictures_leaves_the_page_where_it_is(page: Page) -> None:
+    prevented = page.evaluate(
+        """() => {
+            const bag = new DataTransfer();
+            bag.items.add(new File(["x"], "x.txt"));
+            return !dispatchEvent(new DragEvent("drop", { dataTransfer: bag, cancelable: true }));
+        }"""
+    )
+    assert prevented
+
+
+def test_a_question_that_fails_comes_back_unless_something_else_is_typed_by_then(page: Page, screen: Locator) -> None:
+    attach(screen, SHAPES)
+    screen.get_by_text("goes with the next message").wait_for()
+    box, failure = page.locator("#composer-image textarea"), page.locator("#transcript-image .failure")
+    send(page, "image", "Break down.")
+    failure.wait_for()
+    expect(box).to_have_value("Break down.")
+    expect(screen.locator(".stage")).to_contain_text("goes with the next message")
+    page.reload()
+    screen = open_tab(page, "image")
+    expect(screen.locator(".stage")).to_contain_text("goes with the next message")
+    with asking(page, "image"):
+        send(page, "image", "Break down.")
+    box.fill("half a thought")
+    failure.wait_for()
+    expect(screen.locator(".stage")).to_contain_text("goes with the next message")
+    expect(box).to_have_value("half a thought")
+    screen.get_by_role("button", name="Remove").click()
+    expect(screen.locator(".stage figure")).to_have_count(0)
+
+
+def test_what_is_attached_while_an_answer_is_written_waits_for_the_next(page: Page, screen: Locator) -> None:
+    attach(screen, SHAPES)
+    screen.get_by_text("goes with the next message").wait_for()
+    with asking(page, "image"):
+        send(page, "image", "Go on and on.")
+    upload(screen, "next.png", drawn())
+    expect(screen.locator(".stage figure")).to_have_count(2)
+    page.locator("#composer-image .stop-button").click()
+    answered(page, "image")
+    expect(screen.locator(".stage figure").last).to_contain_text("goes with the next message")
+    expect(screen.locator(".stage figure")).to_have_count(2)
+    send(page, "image", "How many?")
+    expect(page.locator("#transcript-image .bot-row").last).to_contain_text("read 3, saw 2")
+
+
+def test_a_question_stopped_before_its_first_word_leaves_its_picture_to_the_next(page: Page, screen: Locator) -> None:
+    attach(screen, SHAPES)
+    screen.get_by_text("goes with the next message").wait_for()
+    with asking(page, "image"):
+        send(page, "image", "Break down.")
+    page.locator("#composer-image .stop-button").click()
+    expect(page.locator("#transcript-image .bot-row").last).to_contain_text("Stopped here.")
+    send(page, "image", "How many?")
+    expect(page.locator("#transcript-image .bot-row").last).to_contain_text("read 1, saw 1")
+
+
+def test_the_same_picture_twice_is_shown_one_at_a_time(page: Page, screen: Locator) -> None:
+    for n in range(2):
+        upload(screen, f"{n}.png", drawn())
+        screen.get_by_text("goes with the next message").wait_for()
+        send(page, "image", "How many?")
+        answered(page, "image")
+        expect(screen.locator(".stage")).not_to_contain_text("goes with the next message")
+    screen.locator(".stage nav button").first.click()
+    expect(screen.locator(".stage figure:visible")).to_have_count(1)
+    expect(screen.locator(".stage figure:visible")).to_contain_text("Picture 1")
+
+
+def test_text_that_comes_with_a_picture_of_itself_is_pasted_as_text(page: Page, screen: Locator) -> None:
+    """As a spreadsheet's cells do."""
+    page.locator("#composer-image textarea").focus()
+    taken = page.evaluate(
+        """() => {
+            const bag = new DataTransfer();
+            bag.items.add(new File(["x"], "cells.png", { type: "image/png" }));
+            bag.setData("text/plain", "1 2 3");
+            const paste = new ClipboardEvent("paste", { clipboardData: bag, bubbles: true, cancelable: true });
+            return !document.activeElement.dispatchEvent(paste);
+        }"""
+    )
+    assert not taken
+
+
+def test_boxes_are_copied_where_the_browser_keeps_its_clipboard(page: Page, screen: Locator) -> None:
+    """As it does over plain http."""
+    page.evaluate(
+        """() => {
+            Object.defineProperty(navigator, "clipboard", { value: undefined });
+            addEventListener("copy", () => { window.copied = String(getSelection()) || document.activeElement.value; });
+        }"""
+    )
+    ask_for_the_triangle(page, screen)
+    screen.get_by_role("button", name="Copy boxes as JSON").click()
+    page.wait_for_function("window.copied !== undefined")
+    assert json.loads(page.evaluate("window.copied"))[0]["label"] == "green triangle"
+
+
+def test_a_model_that_reads_text_only_says_so_and_everything_stays(page: Page, screen: Locator) -> None:
+    attach(screen, SHAPES)
+    screen.get_by_text("goes with the next message").wait_for()
+    open_section(screen, "Model")
+    screen.get_by_label("Model", exact=True).click()
+    page.get_by_role("option").filter(has_text="Qwen2.5-Coder 0.5B").first.click()
+    send(page, "image", "Where is the green triangle?")
+    page.locator(".toast-body", has_text="reads text only; it cannot see pictures.").wait_for()
+    expect(page.locator("#composer-image textarea")).to_have_value("Where is the green triangle?")
+    expect(screen.locator(".stage")).to_contain_text("goes with the next message")
+
+
 def test_a_photo_can_be_taken(page: Page, screen: Locator) -> None:
     """With the browser's own pretended camera."""
     screen.locator("button.camera").click()
@@ -146,7 +310,7 @@ def test_what_is_no_picture_is_said_and_the_others_stay(page: Page, screen: Loca
 
 
 def upload(screen: Locator, name: str, file: bytes) -> None:
-    payload: FilePayload = {"name": f"{name}.png", "mimeType": "image/png", "buffer": file}
+    payload: FilePayload = {"name": name, "mimeType": "application/octet-stream", "buffer": file}
     screen.locator("input[type=file]").set_input_files(payload)
 
 
@@ -155,7 +319,7 @@ def test_no_hostile_file_gets_in_and_everything_else_stays(page: Page, screen: L
     screen.get_by_text("goes with the next message").wait_for()
     page.locator("#composer-image textarea").fill("Where is the green triangle?")
     for name, (file, words) in HOSTILE.items():
-        upload(screen, name, file)
+        upload(screen, f"{name}.png", file)
         page.locator(".toast-body", has_text=f"{name}.png").filter(has_text=words).wait_for()
     expect(screen.locator(".stage figure")).to_have_count(1)
     expect(page.locator("#composer-image textarea")).to_have_value("Where is the green triangle?")
@@ -166,8 +330,8 @@ def test_no_hostile_file_gets_in_and_everything_else_stays(page: Page, screen: L
 
 @pytest.mark.parametrize("name", ["CMYK", "16 bit", "palette", "turned"])
 def test_an_unusual_picture_is_shown_upright_in_its_size(screen: Locator, name: str) -> None:
-    file, (width, height) = UNUSUAL[name]
-    upload(screen, name, file)
+    file, (width, height), _ = UNUSUAL[name]
+    upload(screen, f"{name}.png", file)
     expect(screen.locator(".stage figcaption")).to_contain_text(f"{width} × {height}")
 
 

@@ -14,21 +14,24 @@ from ui.serving import serve
 
 
 def engine(name: str, honoured: tuple[str, ...], house: House) -> Engine:
-    """Answers with its name and the number of messages that it was given; to 'Go on and on.' for a minute, and where
-    something is, with Qwen3-VL's JSON."""
+    """Answers with its name and the numbers of messages and pictures that it was given; to 'Go on and on.' for a
+    minute, to 'Break down.' with a failure, and where something is, with Qwen3-VL's JSON."""
     modalities = frozenset({"text", "image"})
     sampling = {field: field for field in honoured}
     capabilities = replace(Scripted().capabilities, engine=name, sampling=sampling, modalities=modalities)
 
     def script(asked: GenerationRequest) -> Script:
         question = asked.messages[-1].text
+        if question == "Break down.":
+            return Script(answer=("so ",), prompt_delay_s=2.0, fail_after=0)
         if question == "Go on and on.":
             return Script(answer=("word ",) * 3000, interval_s=0.02)
         if question.startswith("Where is"):
             return Script(
                 answer=('```json\n[{"bbox_2d": [234, ', '613, 562, 896], "label": "green ', 'triangle"}]\n```')
             )
-        return Script(answer=(f"{name} read ", str(len(asked.messages))))
+        pictures = sum(len(message.images) for message in asked.messages)
+        return Script(answer=(f"{name} read {len(asked.messages)}, ", f"saw {pictures}"))
 
     models = Models(
         Catalog.read(),
