@@ -180,6 +180,7 @@
       document.querySelector("#forget-me").addEventListener("click", async () => {
         if (!confirm(names.forget_sure)) return;
         await fetch("forget", { method: "POST" });
+        keeps = false;
         localStorage.clear();
         sessionStorage.clear();
         document.cookie = "playground-language=; path=/; max-age=0";
@@ -189,24 +190,38 @@
     }
   };
 
-  // A restart of the server or the end of a sign-in leaves the page behind: it comes back by loading itself anew, with
-  // what was being typed.
+  // What is being typed outlives the page, whoever loads it anew: the visitor, the watch below, or gradio, which does so
+  // by itself when a restart broke an answer off.
   const DRAFTS = "playground-drafts";
+  let keeps = true;
+  const keepDrafts = () => {
+    if (!keeps) return;
+    const typed = [...document.querySelectorAll(".composer")].map((composer) => [composer.id, composer.querySelector("textarea")?.value]);
+    try { sessionStorage.setItem(DRAFTS, JSON.stringify({ ...Object.fromEntries(typed), ...drafts })); } catch { /* then without them */ }
+  };
+  for (const event of ["pagehide", "visibilitychange"]) addEventListener(event, keepDrafts); // a phone says only the latter
+  const drafts = (() => {
+    try { return JSON.parse(sessionStorage.getItem(DRAFTS)) || {}; } catch { return {}; }
+  })();
+  const bringDrafts = () => document.querySelectorAll(".composer").forEach((composer) => {
+    const draft = drafts[composer.id], box = composer.querySelector("textarea");
+    if (!draft || !box) return;
+    delete drafts[composer.id];
+    box.value = draft;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+
+  // A restart of the server or the end of a sign-in leaves the page behind: it comes back by loading itself anew.
   let start, down;
   const notice = Object.assign(document.createElement("div"), { className: "notice-down", textContent: names.restarting });
   notice.setAttribute("role", "status");
-  const comeBack = () => {
-    const typed = [...document.querySelectorAll(".composer")].map((composer) => [composer.id, composer.querySelector("textarea")?.value]);
-    try { sessionStorage.setItem(DRAFTS, JSON.stringify(Object.fromEntries(typed))); } catch { /* then without them */ }
-    location.reload();
-  };
   const watch = async () => {
     if (document.hidden) return;
     try {
       const answer = await fetch("healthz", { cache: "no-store" });
       const now = answer.ok ? (await answer.json()).start : undefined;
       if (!now) throw new Error();
-      if (start && start !== now) return comeBack();
+      if (start && start !== now) return location.reload();
       start = now;
       down = 0;
       notice.remove();
@@ -218,23 +233,12 @@
   const ask = window.fetch;
   window.fetch = async (...asked) => {
     const answer = await ask(...asked);
-    if (answer.status === 401) comeBack(); // to the page that signs in
+    if (answer.status === 401) location.reload(); // to the page that signs in
     return answer;
   };
   setInterval(watch, 5000);
   document.addEventListener("visibilitychange", watch);
   watch();
-  const drafts = (() => {
-    try { const kept = JSON.parse(sessionStorage.getItem(DRAFTS)); sessionStorage.removeItem(DRAFTS); return kept || {}; } catch { return {}; }
-  })();
-  const bringDrafts = () => document.querySelectorAll(".composer").forEach((composer) => {
-    const draft = drafts[composer.id], box = composer.querySelector("textarea");
-    if (!draft || !box) return;
-    delete drafts[composer.id];
-    box.value = draft;
-    box.dispatchEvent(new Event("input", { bubbles: true }));
-  });
-
   let planned = false;
   const plan = () => {
     if (planned) return;

@@ -197,6 +197,30 @@ def test_an_empty_message_is_refused_in_one_sentence(page: Page) -> None:
     expect(page.locator("#transcript-chat .user-row")).to_have_count(0)
 
 
+def test_what_is_typed_outlives_whatever_loads_the_page_anew(page: Page) -> None:
+    open_tab(page, "math")
+    page.locator("#composer-math textarea").fill("What is 3")
+    open_tab(page, "chat")
+    page.locator("#composer-chat textarea").fill("Bonjour, je")
+    page.reload()
+    expect(page.locator("#composer-chat textarea")).to_have_value("Bonjour, je")
+    page.reload()  # the math tab was not opened in between
+    open_tab(page, "math")
+    expect(page.locator("#composer-math textarea")).to_have_value("What is 3")
+    page.locator("#composer-math textarea").press_sequentially(" + 4?")
+    page.locator("#language-picker").select_option("de")
+    expect(page.locator("#tab-math-button:visible")).to_have_text("Mathematik")
+    open_tab(page, "math")
+    expect(page.locator("#composer-math textarea")).to_have_value("What is 3 + 4?")
+    page.locator("#composer-math textarea").press("Enter")
+    expect(page.locator("#transcript-math .user-row")).to_contain_text("3 + 4?")
+    answered(page, "math")
+    page.reload()
+    open_tab(page, "math")
+    expect(page.locator("#transcript-math .user-row")).to_contain_text("3 + 4?")
+    expect(page.locator("#composer-math textarea")).to_have_value("")
+
+
 def test_language_and_theme_are_remembered(page: Page) -> None:
     page.locator("#language-picker").select_option("de")
     expect(page.locator("#tab-coding-button:visible")).to_have_text("Programmieren")

@@ -76,7 +76,7 @@ def test_a_class_signs_in_meets_its_limit_and_is_forgotten(visitor: Page, tmp_pa
         visitor.on("dialog", lambda dialog: dialog.accept())
         visitor.locator("#forget-me").click()
         visitor.get_by_label("Class code").wait_for()
-        assert visitor.evaluate("Object.keys(localStorage)") == []
+        assert visitor.evaluate("[...Object.keys(localStorage), ...Object.keys(sessionStorage)]") == []
 
 
 def test_the_host_sees_what_is_loaded_and_unloads_it(visitor: Page, tmp_path: Path) -> None:
