@@ -65,7 +65,8 @@ def wire(desk: Desk) -> Tuning:
     if looking:
         pictures = looking.pictures
         brought = [pictures.upload, pictures.tray]
-        settle(pictures.upload.upload(looking.attach, set(brought), brought, **SPEAKING))
+        attached = pictures.upload.upload(looking.attach, set(brought), brought, **SPEAKING)
+        settle(attached.then(None, None, None, js="() => window.playground.brought()"))
         clicked = pictures.stage.click(None, None, [panel.payload], js="() => window.playground.clicked()")
         removed = clicked.then(looking.remove, {pictures.tray, panel.payload}, [pictures.tray], **QUICK)
         settle(removed)

@@ -67,6 +67,28 @@
 
   // --- pictures: whatever way they come, they go through the one upload button of the tab that shows -----------------
 
+  // One lot at a time, for gradio drops one that comes while another is on its way; and sending waits for it.
+  let coming = false;
+  const waiting = [];
+  const come = (now) => document.body.classList.toggle("bringing", (coming = now));
+  document.addEventListener("change", (event) => {
+    const files = event.target.matches?.(".gallery input[type=file]") ? [...event.target.files] : [];
+    if (!files.length) return;
+    if (coming) {
+      event.stopPropagation();
+      waiting.push(files);
+    } else come(files.every((file) => file.size <= window.gradio_config.max_file_size)); // or gradio refuses them at once
+  }, true);
+  const brought = () => {
+    come(false);
+    if (waiting.length) bring(waiting.shift());
+  };
+  document.addEventListener("keydown", (event) => {
+    if (!coming || event.key !== "Enter" || event.shiftKey || !event.target.closest?.(".beside .composer")) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }, true);
+
   const gallery = () => [...document.querySelectorAll(".gallery")].find((element) => element.offsetParent);
   const bring = (files) => {
     const input = gallery()?.querySelector("input[type=file]");
@@ -232,13 +254,16 @@
   };
   const ask = window.fetch;
   window.fetch = async (...asked) => {
-    const answer = await ask(...asked);
+    const upload = String(asked[0]).endsWith("/upload");
+    const answer = await ask(...asked).catch((failure) => { if (upload) brought(); throw failure; });
+    if (upload && !answer.ok) brought();
     if (answer.status === 401) location.reload(); // to the page that signs in
     return answer;
   };
   setInterval(watch, 5000);
   document.addEventListener("visibilitychange", watch);
   watch();
+
   let planned = false;
   const plan = () => {
     if (planned) return;
@@ -247,5 +272,5 @@
   };
   new MutationObserver(plan).observe(document.documentElement, { childList: true, subtree: true });
   plan();
-  window.playground = { download, pickFile, clicked, returned };
+  window.playground = { download, pickFile, clicked, returned, brought };
 })();

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.adapters.conftest import Adapter
 
 STOPS_WITHIN_S = 1.0  # what design.md promises
-ANSWERS_WITHIN_S = 3.0  # far less than an answer takes that was not stopped
+ANSWERS_WITHIN_S = 15.0  # far less than an answer takes that was not stopped, and enough for a machine that is busy
 REPLACEMENT = "\ufffd"
 MANY_SCRIPTS = "🦜 你好,世界 👩‍🚀 한국어 こんにちは"
 

@@ -241,6 +241,55 @@ def test_the_same_picture_twice_is_shown_one_at_a_time(page: Page, screen: Locat
     expect(screen.locator(".stage figure:visible")).to_contain_text("Picture 1")
 
 
+def test_pictures_that_come_at_once_all_arrive(page: Page, screen: Locator) -> None:
+    page.evaluate(
+        """() => ["#f00", "#0f0", "#00f"].map(async (colour) => {
+            const canvas = Object.assign(document.createElement("canvas"), { width: 80, height: 60 });
+            const brush = canvas.getContext("2d");
+            brush.fillStyle = colour;
+            brush.fillRect(0, 0, 80, 60);
+            const bag = new DataTransfer();
+            bag.items.add(new File([await new Promise((done) => canvas.toBlob(done))], "pasted.png", { type: "image/png" }));
+            dispatchEvent(new ClipboardEvent("paste", { clipboardData: bag, cancelable: true }));
+        })"""
+    )
+    expect(screen.locator(".stage nav button")).to_have_count(3)
+
+
+def test_sending_waits_for_a_picture_on_its_way(page: Page, screen: Locator) -> None:
+    page.add_init_script(
+        """const ask = window.fetch;
+        window.fetch = async (...asked) => {
+            if (String(asked[0]).endsWith("/upload")) await new Promise((go) => { window.letGo = go; });
+            return ask(...asked);
+        };"""
+    )
+    page.reload()
+    open_tab(page, "image")
+    box, button = page.locator("#composer-image textarea"), page.locator("#composer-image .submit-button")
+    box.fill("Where is the green triangle?")
+    attach(screen, SHAPES)
+    page.wait_for_function("window.letGo !== undefined")
+    expect(button).to_have_css("pointer-events", "none")
+    box.press("Enter")
+    page.evaluate("window.letGo()")
+    screen.get_by_text("goes with the next message").wait_for()
+    expect(button).not_to_have_css("pointer-events", "none")
+    box.press("Enter")
+    answered(page, "image")
+    expect(page.locator("#transcript-image .user-row")).to_have_count(1)
+    expect(screen.locator(".stage .mark")).to_have_count(1)
+
+
+def test_an_upload_that_breaks_off_holds_nothing_up(page: Page, screen: Locator) -> None:
+    page.route("**/upload", lambda route: route.abort(), times=1)
+    with page.expect_event("requestfailed"):
+        attach(screen, SHAPES)
+    expect(page.locator("body.bringing")).to_have_count(0)
+    upload(screen, "another.png", drawn())
+    screen.get_by_text("goes with the next message").wait_for()
+
+
 def test_text_that_comes_with_a_picture_of_itself_is_pasted_as_text(page: Page, screen: Locator) -> None:
     """As a spreadsheet's cells do."""
     page.locator("#composer-image textarea").focus()
@@ -323,6 +372,7 @@ def test_no_hostile_file_gets_in_and_everything_else_stays(page: Page, screen: L
         page.locator(".toast-body", has_text=f"{name}.png").filter(has_text=words).wait_for()
     expect(screen.locator(".stage figure")).to_have_count(1)
     expect(page.locator("#composer-image textarea")).to_have_value("Where is the green triangle?")
+    expect(page.locator("body.bringing")).to_have_count(0)
     page.locator("#composer-image textarea").press("Enter")
     answered(page, "image")
     expect(screen.locator(".stage .mark")).to_have_count(1)
