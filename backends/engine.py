@@ -223,7 +223,7 @@ def _largest_picture(request: GenerationRequest) -> int:
 
 
 def _visual_tokens(image: Image, card: Card) -> int:
-    return image.width * image.height // card.eyes.side**2 if card.eyes else 0
+    return card.eyes.tokens(image.width, image.height) if card.eyes else 0
 
 
 @dataclass(slots=True)

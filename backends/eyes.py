@@ -30,6 +30,10 @@ class Eyes(BaseModel):
             raise ValueError("fewest <= default <= most does not hold")
         return self
 
+    def tokens(self, width: int, height: int) -> int:
+        """What a picture costs in just this size, in pixels; its two markers are not counted."""
+        return width * height // self.side**2
+
 
 def fitted_size(width: int, height: int, eyes: Eyes, visual_tokens: int) -> tuple[int, int]:
     """(width, height) in pixels in which the model sees a picture of the size given.
@@ -53,5 +57,4 @@ def fitted_size(width: int, height: int, eyes: Eyes, visual_tokens: int) -> tupl
 
 def visual_tokens_of(width: int, height: int, eyes: Eyes, limit: int) -> int:
     """What a picture of this size costs, shown with at most `limit` visual tokens; its two markers are not counted."""
-    across, down = fitted_size(width, height, eyes, limit)
-    return across * down // eyes.side**2
+    return eyes.tokens(*fitted_size(width, height, eyes, limit))

@@ -33,7 +33,7 @@ def more_tokens(request: GenerationRequest) -> int:
     if (eyes := request.card.eyes) is None:
         return 0
     pictures = (picture for message in request.messages for picture in message.images)
-    return sum(picture.width * picture.height // eyes.side**2 - 1 for picture in pictures)
+    return sum(eyes.tokens(picture.width, picture.height) - 1 for picture in pictures)
 
 
 def wire_messages(messages: tuple[Message, ...], show: Show = as_sent) -> list[Wire]:

@@ -126,9 +126,9 @@ class Scripted(types.Backend):
         begun = request.begun or Begun()
         texts = [text for message in request.messages for text in (message.text, message.thoughts)]
         pictures = [image for message in request.messages for image in message.images]
-        side = request.card.eyes.side if request.card.eyes else 1
-        seen = sum(image.width * image.height // side**2 + 2 for image in pictures)  # and its two markers
-        return seen + sum(len(text.split()) for text in (*texts, begun.thoughts, begun.answer))
+        eyes = request.card.eyes
+        marked = (eyes.tokens(image.width, image.height) + 2 for image in pictures if eyes)  # with its two markers
+        return sum(marked) + sum(len(text.split()) for text in (*texts, begun.thoughts, begun.answer))
 
     @property
     def context(self) -> int:

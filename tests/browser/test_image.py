@@ -249,7 +249,8 @@ def test_pictures_that_come_at_once_all_arrive(page: Page, screen: Locator) -> N
             brush.fillStyle = colour;
             brush.fillRect(0, 0, 80, 60);
             const bag = new DataTransfer();
-            bag.items.add(new File([await new Promise((done) => canvas.toBlob(done))], "pasted.png", { type: "image/png" }));
+            const blob = await new Promise((done) => canvas.toBlob(done));
+            bag.items.add(new File([blob], "pasted.png", { type: "image/png" }));
             dispatchEvent(new ClipboardEvent("paste", { clipboardData: bag, cancelable: true }));
         })"""
     )
