@@ -39,8 +39,9 @@
   });
 
   const EXTENSIONS = { python: "py", javascript: "js", typescript: "ts", csharp: "cs", "c++": "cpp", bash: "sh", shell: "sh", powershell: "ps1", ruby: "rb", rust: "rs", kotlin: "kt", haskell: "hs", perl: "pl", julia: "jl", matlab: "m", markdown: "md" };
+  const DOWN = '<svg viewBox="0 0 16 16" fill="none" stroke="currentColor" stroke-width="1.3" aria-hidden="true"><path d="M8 2.5v7.5M4.8 7 8 10.2 11.2 7M3 13.5h10"/></svg>';
   const addDownload = (wrap) => {
-    const button = Object.assign(document.createElement("button"), { className: "download-code", type: "button", textContent: "⭳" });
+    const button = Object.assign(document.createElement("button"), { className: "download-code", type: "button", innerHTML: DOWN });
     button.addEventListener("click", () => {
       const code = wrap.querySelector("code");
       const name = (/language-([\w+#-]+)/.exec(code.className) || [, "txt"])[1].toLowerCase();
