@@ -244,3 +244,17 @@ def test_a_phone_shows_the_talk_first_and_nothing_runs_over(page: Page) -> None:
     assert composer["x"] >= 0
     assert composer["x"] + composer["width"] <= 390
     assert composer["y"] + composer["height"] <= 844
+
+
+@pytest.mark.parametrize("width", [320, 360, 390])
+def test_nothing_lies_over_the_buttons_at_a_phones_head(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 740})
+    page.reload()
+    page.locator("#theme-toggle").wait_for()
+    page.wait_for_function("document.querySelector('#tab-chat .sidebar')?.dataset.settled")
+    for button in ("#language-picker", "#forget-me", "#theme-toggle", "#tab-chat .toggle-button"):
+        page.locator(button).click(trial=True)
+    theme, sidebar = (page.locator(at).bounding_box() for at in ("#theme-toggle", "#tab-chat .toggle-button"))
+    assert theme is not None
+    assert sidebar is not None
+    assert theme["x"] + theme["width"] <= sidebar["x"]
