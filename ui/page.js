@@ -77,12 +77,12 @@
     if (!files.length) return;
     if (coming) {
       event.stopPropagation();
-      waiting.push(files);
+      waiting.push([files, event.target]);
     } else come(files.every((file) => file.size <= window.gradio_config.max_file_size)); // or gradio refuses them at once
   }, true);
   const brought = () => {
     come(false);
-    if (waiting.length) bring(waiting.shift());
+    if (waiting.length) bring(...waiting.shift());
   };
   document.addEventListener("keydown", (event) => {
     if (!coming || event.key !== "Enter" || event.shiftKey || !event.target.closest?.(".beside .composer")) return;
@@ -91,8 +91,7 @@
   }, true);
 
   const gallery = () => [...document.querySelectorAll(".gallery")].find((element) => element.offsetParent);
-  const bring = (files) => {
-    const input = gallery()?.querySelector("input[type=file]");
+  const bring = (files, input = gallery()?.querySelector("input[type=file]")) => {
     if (!files.length || !input) return false;
     const bag = new DataTransfer();
     [...files].forEach((file) => bag.items.add(file));
@@ -220,7 +219,8 @@
   const keepDrafts = () => {
     if (!keeps) return;
     const typed = [...document.querySelectorAll(".composer")].map((composer) => [composer.id, composer.querySelector("textarea")?.value]);
-    try { sessionStorage.setItem(DRAFTS, JSON.stringify({ ...Object.fromEntries(typed), ...drafts })); } catch { /* then without them */ }
+    const kept = { ...Object.fromEntries(typed.filter(([, text]) => text)), ...drafts }; // those not brought yet too
+    try { sessionStorage.setItem(DRAFTS, JSON.stringify(kept)); } catch { /* then without them */ }
   };
   for (const event of ["pagehide", "visibilitychange"]) addEventListener(event, keepDrafts); // a phone says only the latter
   const drafts = (() => {

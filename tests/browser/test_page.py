@@ -220,6 +220,10 @@ def test_what_is_typed_outlives_whatever_loads_the_page_anew(page: Page) -> None
     open_tab(page, "math")
     expect(page.locator("#transcript-math .user-row")).to_contain_text("3 + 4?")
     expect(page.locator("#composer-math textarea")).to_have_value("")
+    page.locator("#composer-math textarea").fill("And in words?")
+    page.reload()
+    open_tab(page, "math")
+    expect(page.locator("#composer-math textarea")).to_have_value("And in words?")
 
 
 def test_language_and_theme_are_remembered(page: Page) -> None:
