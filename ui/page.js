@@ -84,11 +84,16 @@
     come(false);
     if (waiting.length) bring(...waiting.shift());
   };
-  document.addEventListener("keydown", (event) => {
-    if (!coming || event.key !== "Enter" || event.shiftKey || !event.target.closest?.(".beside .composer")) return;
-    event.preventDefault();
-    event.stopPropagation();
-  }, true);
+  const sends = (event) => event.type === "click"
+    ? event.target.closest?.(".beside .submit-button")
+    : event.key === "Enter" && !event.shiftKey && event.target.closest?.(".beside .composer");
+  for (const kind of ["keydown", "click"]) {
+    document.addEventListener(kind, (event) => {
+      if (!coming || !sends(event)) return;
+      event.preventDefault();
+      event.stopPropagation();
+    }, true);
+  }
 
   const gallery = () => [...document.querySelectorAll(".gallery")].find((element) => element.offsetParent);
   const bring = (files, input = gallery()?.querySelector("input[type=file]")) => {

@@ -273,6 +273,7 @@ def test_sending_waits_for_a_picture_on_its_way(page: Page, screen: Locator) -> 
     page.wait_for_function("window.letGo !== undefined")
     expect(button).to_have_css("pointer-events", "none")
     box.press("Enter")
+    button.press(" ")
     page.evaluate("window.letGo()")
     screen.get_by_text("goes with the next message").wait_for()
     expect(button).not_to_have_css("pointer-events", "none")
