@@ -87,7 +87,7 @@ def chat_interface() -> dict[str, Any]:
     """What ten lines of Gradio give: the same words at the same moments."""
     import gradio as gr
 
-    from ui.page import THREADS
+    from ui.serving import THREADS
 
     def answer(message: str, history: list[Any]) -> Iterator[str]:
         started, question, text = time.monotonic(), Question.read(message), ""

@@ -58,7 +58,7 @@ class Site:
         """The box that questions are typed into: the playground's chat tab's, or a ChatInterface's only one."""
         boxes = {target for d in self.config["dependencies"] for target, event in d["targets"] if event == "submit"}
         named = [box for box in boxes if self.components[box]["props"].get("elem_id") == "composer-chat"]
-        return named[0] if named else min(boxes)
+        return int(named[0] if named else min(boxes))
 
     def triggered(self, target: int | None, event: str) -> list[dict[str, Any]]:
         return [d for d in self.config["dependencies"] if [target, event] in [list(t) for t in d["targets"]]]
@@ -68,7 +68,9 @@ class Site:
 
     def input_labelled(self, dependency: dict[str, Any], label: str) -> int:
         """The id of the input whose label has this key; raises StopIteration where there is none."""
-        return next(i for i in dependency["inputs"] if f'"{label}"' in str(self.components[i]["props"].get("label")))
+        return next(
+            int(i) for i in dependency["inputs"] if f'"{label}"' in str(self.components[i]["props"].get("label"))
+        )
 
 
 class Page:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from bench.crowd import PEOPLE, QUESTIONS, crowd, kept_after_a_round, room
 from bench.report import Figure, median
@@ -12,11 +14,15 @@ ENGINES = {"scripted": ("an engine that writes 20 words a second", 60), "real": 
 """What each is called, and the tokens that an answer may have."""
 
 
+def _asked(tokens: int, n: int) -> dict[str, Any]:
+    """What the n-th person gives beside the question."""
+    return {"temperature": 0.0, "max_new_tokens": tokens, "seed": n}
+
+
 def measure(quick: bool) -> Iterator[Figure]:
     for engine, (name, tokens) in ENGINES.items():
-        asked = {"temperature": 0.0, "max_new_tokens": tokens}
         with room(engine) as served:
-            people = crowd(served.url, "Write three words about the sea.", lambda n, asked=asked: asked | {"seed": n})
+            people = crowd(served.url, "Write three words about the sea.", partial(_asked, tokens))
         waits = [wait for person in people for wait in person.waits]
         ratio = max(waits) / median(waits)
         yield Figure(

@@ -133,7 +133,7 @@ class Others:
         self._over.set()
         self._thread.join()
         ours = sum(self._seconds.values()) - self._own
-        whole = (time.monotonic() - self._begun) * psutil.cpu_count()
+        whole = (time.monotonic() - self._begun) * (psutil.cpu_count() or 1)
         self.percent = max(0.0, 100 * (_busy_seconds() - self._busy - ours) / whole)
 
     def _watch(self) -> None:

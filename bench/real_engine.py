@@ -57,7 +57,8 @@ class Direct:
 
 def ask_directly(server: str, key: str, body: dict[str, Any]) -> Direct:
     """Streams one answer from llama.cpp with nothing in between but HTTP."""
-    started, first_s, text, timings = time.perf_counter(), 0.0, "", {}
+    started, first_s, text = time.perf_counter(), 0.0, ""
+    timings: dict[str, Any] = {}
     connection = http.client.HTTPConnection(urlsplit(server).netloc, timeout=300)
     headers = {"Content-Type": "application/json", "Authorization": key}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
@@ -138,8 +139,9 @@ def _cache(engine: Engine, backend: LlamaCpp, n: int) -> Figure:
     card = engine.models.catalog.get(STARTER)
     sampling = Sampling(temperature=0.0, max_new_tokens=150, seed=1)
     assert backend._client is not None
-    server, key = str(backend._client.base_url), backend._client.headers["Authorization"]
-    wire = Wire(Links(lambda: backend._client), LLAMA_SERVER, card.id)
+    client = backend._client
+    server, key = str(client.base_url), client.headers["Authorization"]
+    wire = Wire(Links(lambda: client), LLAMA_SERVER, card.id)
     messages = [Message.of("system", tab("chat").system)]
     bodies = []
     for turn in range(TURNS):

@@ -68,7 +68,7 @@ def kept(blocks: gr.Blocks, engine: Engine) -> dict[str, int]:
 
 def real() -> Engine:
     smallest = "qwen2.5-coder-0.5b-instruct"
-    settings = Settings(engine="llama_cpp", engine_choice=False, model=smallest, _cli_parse_args=[])  # type: ignore[call-arg]
+    settings = Settings(engine="llama_cpp", engine_choice=False, model=smallest, _cli_parse_args=[])
     return app.make_engines(settings, Machine.detect())["llama_cpp"]
 
 

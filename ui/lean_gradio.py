@@ -32,7 +32,7 @@ from gradio.blocks import Block
 from gradio.queueing import Queue
 from gradio.state_holder import SessionState
 from gradio.utils import set_task_name
-from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse  # type: ignore[import-untyped]
+from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse
 
 from backends.logs import logger
 from ui.owners import KEPT_SECONDS, claim
