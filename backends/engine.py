@@ -199,11 +199,11 @@ def fit_into_context(backend: Backend, request: GenerationRequest, most: int = 0
 
 
 def _too_long(request: GenerationRequest, tokens: int, limit: int) -> PromptTooLong:
-    pictures = [_visual_tokens(image, request.card) for message in request.messages for image in message.images]
-    if not pictures:
+    largest = _largest_picture(request)
+    if not largest:
         return PromptTooLong(f"The text has {tokens:,} tokens, but this model can read at most {limit:,} of them here.")
     return PromptTooLong(
-        f"The message has {tokens:,} tokens, {max(pictures):,} of them for a picture, but this model can read at most"
+        f"The message has {tokens:,} tokens, {largest:,} of them for a picture, but this model can read at most"
         f" {limit:,} of them here.",
         "Lower 'Visual tokens per picture', or send fewer pictures.",
     )
@@ -218,8 +218,7 @@ def _most_tokens(message: Message, card: Card) -> int:
 
 def _largest_picture(request: GenerationRequest) -> int:
     """In visual tokens; 0 without pictures. Pictures come in the size in which the model sees them."""
-    pictures = [image for message in request.messages for image in message.images]
-    return max((_visual_tokens(image, request.card) for image in pictures), default=0)
+    return max((_visual_tokens(image, request.card) for image in request.images), default=0)
 
 
 def _visual_tokens(image: Image, card: Card) -> int:

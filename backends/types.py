@@ -142,6 +142,11 @@ class GenerationRequest:
     conversation: str = ""
     person: str = ""
 
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """All pictures of the conversation, the first one first."""
+        return tuple(image for message in self.messages for image in message.images)
+
 
 # --- events, in the order in which they may come -------------------------------------------------
 

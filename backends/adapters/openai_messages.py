@@ -32,8 +32,7 @@ def more_tokens(request: GenerationRequest) -> int:
     """What the pictures cost above the one token that `as_counted` gives to each, in the size in which they are."""
     if (eyes := request.card.eyes) is None:
         return 0
-    pictures = (picture for message in request.messages for picture in message.images)
-    return sum(eyes.tokens(picture.width, picture.height) - 1 for picture in pictures)
+    return sum(eyes.tokens(picture.width, picture.height) - 1 for picture in request.images)
 
 
 def wire_messages(messages: tuple[Message, ...], show: Show = as_sent) -> list[Wire]:

@@ -125,9 +125,8 @@ class Scripted(types.Backend):
     def count_tokens(self, request: GenerationRequest) -> int:
         begun = request.begun or Begun()
         texts = [text for message in request.messages for text in (message.text, message.thoughts)]
-        pictures = [image for message in request.messages for image in message.images]
         eyes = request.card.eyes
-        marked = (eyes.tokens(image.width, image.height) + 2 for image in pictures if eyes)  # with its two markers
+        marked = (eyes.tokens(image.width, image.height) + 2 for image in request.images if eyes)  # 2: its markers
         return sum(marked) + sum(len(text.split()) for text in (*texts, begun.thoughts, begun.answer))
 
     @property

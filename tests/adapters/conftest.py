@@ -168,6 +168,6 @@ def _obedient(request: GenerationRequest) -> Script:
     )
     if asked.startswith(REPEAT):
         return replace(script, answer=tokens(asked.removeprefix(REPEAT)))
-    if asked == COUNT:
-        return replace(script, answer=tuple(f"{n} " for n in range(1, 1001)))
+    if asked == COUNT:  # half a minute, as llama.cpp takes
+        return replace(script, answer=tuple(f"{n} " for n in range(1, 1001)), interval_s=0.03)
     return script
