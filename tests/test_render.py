@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import html
-import re
-import time
 from typing import Any
 
 import pytest
 from drawn import picture, without_bytes
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
+from shown import read, seen
 
 from backends.boxes import Mark
 from backends.types import Answer, Done, Event, Failure, Loading, Queued, Thought, Timings, Usage
-from ui.markdown import JOINER, as_meant, as_typed, as_written, boxed, closed
-from ui.panel import LATEX
+from ui.markdown import as_typed
 from ui.render import Look, figures, fold, project, turn_of_message, waiting
 from ui.texts import LANGUAGES, dictionaries, speaker
 from ui.transcript import Reply, Stats, Transcript, Turn
@@ -24,6 +20,21 @@ from ui.transcript import Reply, Stats, Transcript, Turn
 SAY = speaker("en")
 LOOK = Look(SAY)
 COLUMNS = Look(SAY, {"en": "English", "zh": "中文", "ar": "العربية"})
+
+EVIL = ("<img src=http://e/x>", "<script>", "<!--", "![x](http://e/x.png)", "![", "](http://e/x.png)", "<b>", "</p>")
+evil = st.lists(
+    st.sampled_from([
+        *EVIL, "`", "```", "~~~", "\n", "\n\n", "\n```\n", "    ", "> ", "- ", "\\", "[", "<", "$", "$$", "\\(", "\\)",
+        "\\[", "\\]", "\\boxed{", "}", " ", "word", "5", "|", "*",
+    ]),
+    max_size=10,
+).map("".join)  # fmt: skip
+
+
+def text_of(message: dict[str, Any]) -> str:
+    """The HTML of a message, whole."""
+    return "".join(part["text"] for part in message["content"] or ())
+
 
 # --- events into a reply -------------------------------------------------------------------------
 
@@ -109,220 +120,6 @@ def test_a_failure_keeps_what_was_said() -> None:
     assert (reply.thoughts, reply.answer, reply.failure.message) == ("a", "b", "It broke.")
 
 
-# --- text as it was typed ------------------------------------------------------------------------
-
-CALLS_OUT = ("html_inline", "html_block", "image")
-_MATH = [(re.escape(row["left"]), re.escape(row["right"])) for row in LATEX]
-
-
-def live(markdown: str) -> list[str]:
-    """What a browser would obey or fetch: raw HTML and pictures, by a parser of CommonMark.
-
-    Formulas are set aside first, with the page's own delimiters, as gradio does it: KaTeX gets them as plain text.
-    """
-    for left, right in _MATH:
-        markdown = re.sub(f"{left}([\\s\\S]+?){right}", "%%%LATEX_BLOCK_0%%%", markdown)
-    tokens = MarkdownIt("commonmark").parse(markdown)
-    every = [*tokens, *(child for token in tokens for child in token.children or ())]
-    return [f"{token.type}: {token.content}" for token in every if token.type in CALLS_OUT]
-
-
-EVIL = ("<img src=http://e/x>", "<script>", "<!--", "![x](http://e/x.png)", "![", "](http://e/x.png)", "<b>", "</p>")
-evil = st.lists(
-    st.sampled_from([
-        *EVIL, "`", "``", "```", "````", "~~~", "\n", "\n\n", "\n```\n", "\n~~~\n", "    ", "\n    ", "> ", "- ", "\\",
-        "!", "[", "<", "$", "$$", "\\(", "\\)", "\\[", "\\]", "\\boxed{", "}", " ", "word", "5", "|", "*",
-    ]),
-    max_size=10,
-).map("".join)  # fmt: skip
-
-
-@pytest.mark.parametrize("text", EVIL)
-@pytest.mark.parametrize(
-    "around", ["{}", "a {} b", "- {}", "> {}", "# {}", "**{}**", "[{}](/)", "| {} |\n|-|\n", "\\{}"]
-)
-def test_no_html_and_no_picture_comes_alive(text: str, around: str) -> None:
-    assert live(as_typed(around.format(text))) == []
-    assert live(as_written(around.format(text))) == []
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a ``` <img src=x>",
-        "a ~~~ ![x](http://e/x.png)",
-        "\\`![x](http://e/x.png)\\`",
-        "````\n```\n````\n![x](http://e/x.png)",
-        "``a`b`` ![x](http://e/x.png) `",
-        "    ```\n![x](http://e/x.png)\n```",
-        "``` a`b\n![x](http://e/x.png)",
-        "!![x](http://e/x.png)",
-    ],
-    ids=[
-        "three backticks within a line",
-        "three tildes within a line",
-        "escaped backticks",
-        "four backticks around three",
-        "two backticks around one",
-        "an indented fence",
-        "a fence that is none",
-        "two exclamation marks",
-    ],
-)
-def test_what_only_looks_like_code_does_not_bring_anything_alive(text: str) -> None:
-    assert live(as_typed(text)) == []
-    assert live(as_written(text)) == []
-
-
-@given(text=evil)
-@example("$$\n```\n$$<img src=http://e/x>")
-@example("\\[\n~~~\n\\]<img src=http://e/x>")
-@example("$<b>\\)![x](http://e/x.png)$")
-@example("`\\( a` $x$ `<img src=http://e/x>`")
-@example("`\\( a` \\boxed{1} `<img src=http://e/x>`")
-@example("```\n\\(\n```\n$x$\n```\n<img src=http://e/x>\n```")
-@example("$$$$$$![x](http://e/x.png)$$")
-@example("$$`$$<img src=http://e/x>`")
-@example("\\( $$\n```\n$$<img src=http://e/x>")
-@example("$$ \\[ $$ \\[ \n```\n\\]<img src=http://e/x>")
-def test_nothing_anyone_writes_makes_the_browser_obey_or_fetch(text: str) -> None:
-    assert live(as_typed(text)) == []
-    assert live(as_written(text)) == []
-
-
-@given(thoughts=evil, answer=evil)
-@example("`\\( a`", "b \\) `<img src=http://e/x>`")
-@example("`$$`", "`$$ <img src=http://e/x>`")
-def test_nothing_comes_alive_where_thoughts_and_answer_are_one_message(thoughts: str, answer: str) -> None:
-    assert live("\n\n".join((closed(as_written(thoughts)), closed(as_written(answer))))) == []
-
-
-EVERY_SIGN = "".join(map(chr, range(0x10FFFE, 0xFDCF, -1)))
-
-
-@pytest.mark.parametrize(
-    "hostile", ["\\(" * 100_000, "\\[" * 100_000, "$$" * 100_001, "$$`" * 70_000, "\\(`\\)" * 40_000, EVERY_SIGN]
-)
-def test_no_run_of_delimiters_takes_long(hostile: str) -> None:
-    began = time.process_time()
-    as_typed(hostile)
-    as_written(hostile)
-    closed(hostile)
-    assert time.process_time() - began < 10
-
-
-CODE = (
-    "In a regex `\\(` opens and `\\)` closes.\n```cpp\n#include <regex>\n```",
-    "```sh\nkill $$\n```\n```sh\necho $$\n```\n```html\n<b>\n```",
-    "```tex\n$$ a <b $$\n```",
-    "```bash\necho $$ <b>\n```\nThe `$$` is a number, and `<b>` a tag.",
-    "```html\n<b>bold</b> ![x](y) $a$\n```",
-    "```\nunfinished <b> $x$",
-    "~~~\n<b>\n~~~",
-    "Use `<b>` and `a < b`.",
-    "`$HOME` and `$PATH`",
-    "- a list\n\n  ```python\n  if a <b: print('<b>')\n  ```",
-)
-
-
-@pytest.mark.parametrize("text", CODE)
-def test_code_is_left_to_the_letter_since_it_is_copied_into_programs(text: str) -> None:
-    assert as_typed(text) == as_written(text) == text
-
-
-PROSE = (
-    "",
-    "A bat and a ball cost $1.10 in total. The bat costs $1.00 more",
-    "It is $5 or $6, not $ 7 $.",
-    "From $20 to $30",
-    "a < b and c > d, 1 << 3, <3",
-    "你好 🦜 مرحبا",
-    "[a link](http://example.com) and * a star",
-    "Done! [1]",
-)
-
-
-@pytest.mark.parametrize("text", PROSE)
-def test_ordinary_text_and_prices_are_left_alone(text: str) -> None:
-    assert as_typed(text) == as_written(text) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("So $x^2$ it is.", r"So \(x^2\) it is."),
-        ("$a$, $b$", r"\(a\), \(b\)"),
-        ("$$x < y$$", r"\[x < y\]"),
-        ("So\n$$\nx <y\n$$\nholds", "So\n\\[\nx < y\n\\]\nholds"),
-        (r"\(x<y\)", r"\(x< y\)"),
-        (r"\[x\]", r"\[x\]"),
-        (r"It is \boxed{42}.", r"It is \(\boxed{42}\)."),
-        (r"$\boxed{42}$", r"\(\boxed{42}\)"),
-        (r"\boxed{\frac{1}{2}}", r"\(\boxed{\frac{1}{2}}\)"),
-        ("a $x$ costs $5", r"a \(x\) costs $5"),
-    ],
-)
-def test_mathematics_gets_the_delimiters_that_no_price_has(text: str, shown: str) -> None:
-    assert as_written(text) == shown
-
-
-words = st.one_of(st.text(max_size=40), evil).map(lambda text: text.replace(JOINER, ""))
-
-
-def _is_prose(text: str) -> bool:
-    return "$" not in text and "\\" not in text and "![" not in text
-
-
-@given(text=words.filter(_is_prose))
-def test_prose_that_was_edited_on_the_screen_is_what_was_typed(text: str) -> None:
-    assert as_meant(as_typed(text)) == text
-
-
-@given(text=words)
-@example("What is $x^2$?")
-@example("Is ![this](http://e/x.png) a picture?")
-@example(r"Why is it \boxed{42}?")
-@example(r"Is \(a<b\) right?")
-def test_anything_that_was_edited_on_the_screen_is_what_was_typed(text: str) -> None:
-    assert as_meant(as_typed(text)) == text
-
-
-def test_html_is_shown_with_the_joiner_alone() -> None:
-    assert as_typed("<script>alert(1)</script>") == f"<{JOINER}script>alert(1)<{JOINER}/script>"
-
-
-# --- the boxed result ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "result"),
-    [
-        ("", ""),
-        ("no box", ""),
-        (r"\boxed{42}", "42"),
-        (r"\boxed{ 42 }.", "42"),
-        (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
-        (r"first \boxed{1}, then \boxed{2}", "2"),
-        (r"\boxed{unfinished", ""),
-        (r"\boxed{\frac{1}{2}", ""),
-        (r"\boxed{}", ""),
-        (r"\boxed{a}}", "a"),
-    ],
-)
-def test_the_last_box_is_the_result(text: str, result: str) -> None:
-    assert boxed(text) == result
-
-
-def test_a_box_that_is_still_being_written_does_not_hide_the_one_before() -> None:
-    assert boxed(r"\boxed{1} and so \boxed{2") in ("", "1")
-
-
-@given(inner=st.text(alphabet="ab12 ", min_size=1).map(str.strip).filter(bool), depth=st.integers(0, 5))
-def test_braces_within_a_box_are_balanced(inner: str, depth: int) -> None:
-    nested = "{" * depth + inner + "}" * depth
-    assert boxed(rf"So \boxed{{{nested}}} is it }}{{") == nested
-
-
 # --- waiting and figures -------------------------------------------------------------------------
 
 
@@ -350,7 +147,7 @@ def test_waiting_is_told_in_words_with_numbers(progress: Any, sentence: str) -> 
     reply = Reply(state="loading", progress=progress)
     assert waiting(reply, SAY) == sentence
     (message,) = project(Transcript(turns=(Turn(user="q", replies=(reply,)),)), LOOK)[1:]
-    assert sentence.replace("'", "&#x27;") in "".join(message["content"])
+    assert sentence in seen(text_of(message))
 
 
 STATS = Stats(
@@ -399,8 +196,9 @@ def test_showing_is_pure_and_every_text_is_there(transcript: Transcript, look: L
     for message in first:
         assert message["role"] in ("user", "assistant")
         assert message["content"] not in ([], None)
-    shown = str([message["content"] for message in first if message["role"] == "user"])
-    assert shown == str([as_typed(turn.user) for turn in transcript.turns])
+        assert all(part["type"] == "text" and part["text"] for part in message["content"])
+    shown = [text_of(message) for message in first if message["role"] == "user"]
+    assert shown == [as_typed(turn.user) for turn in transcript.turns]
 
 
 @given(transcript=transcripts, look=looks)
@@ -425,9 +223,9 @@ def test_the_last_turn_looks_the_same_alone(transcript: Transcript, look: Look) 
 def test_thoughts_stand_before_the_answer_folded_with_tokens_and_duration(state: str, status: str) -> None:
     reply = Reply(thoughts="\nhm\n", answer="yes", state=state, thinking_tokens=7, thinking_s=1.23)
     _, thoughts, answer = project(Transcript(turns=(Turn(user="q", replies=(reply,)),)), LOOK)
-    assert thoughts["content"] == "hm"
+    assert seen(text_of(thoughts)) == "hm"
     assert thoughts["metadata"] == {"title": "Thoughts", "log": "7 tokens", "status": status, "duration": 1.2}
-    assert "".join(answer["content"]).startswith("yes")
+    assert seen(text_of(answer)).startswith("yes")
 
 
 def test_prompted_thoughts_say_so() -> None:
@@ -436,7 +234,7 @@ def test_prompted_thoughts_say_so() -> None:
 
 
 def shown(reply: Reply, look: Look = LOOK) -> str:
-    return "\n".join(project(Transcript(turns=(Turn(user="q", replies=(reply,)),)), look)[-1]["content"])
+    return text_of(project(Transcript(turns=(Turn(user="q", replies=(reply,)),)), look)[-1])
 
 
 @pytest.mark.parametrize(
@@ -470,18 +268,19 @@ def test_the_boxed_result_is_lifted_once_the_answer_is_over(state: str) -> None:
 
 def test_a_boxed_result_is_no_html() -> None:
     result = shown(Reply(answer=r"\boxed{<img src=x>}", state="done"), Look(SAY, lift_boxed=True))
-    assert not any("img" in found for found in live(result))
+    assert "img" not in [tag for tag, _ in read(result).tags]
+    assert "⟦m \\boxed{<img src=x>}⟧" in seen(result)
 
 
 def columns(*replies: Reply) -> list[str]:
     (_, message) = project(Transcript(turns=(Turn(user="q", replies=replies),)), COLUMNS)
-    return message["content"]
+    return [part["text"] for part in message["content"]]
 
 
 def test_languages_stand_side_by_side_in_one_message_each_under_its_name() -> None:
     first, second = columns(Reply(language="en", answer="yes"), Reply(language="zh", answer="是", thoughts="想"))
     assert "English" in first
-    assert first.endswith("yes")
+    assert seen(first).endswith("yes")
     assert "中文" in second
     assert second.index("<details>") < second.index("想") < second.index("</details>") < second.index("是")
 
@@ -491,10 +290,6 @@ def test_thoughts_in_a_column_are_open_only_while_they_come() -> None:
     assert "<details>" in columns(Reply(language="en", thoughts="hm", state="answering"))[0]
 
 
-def code_blocks(markdown: str) -> list[str]:
-    return [token.content for token in MarkdownIt("commonmark").parse(markdown) if token.type == "fence"]
-
-
 @pytest.mark.parametrize("fence", ["```", "~~~", "````"])
 @pytest.mark.parametrize("where", ["thoughts", "answer"])
 def test_an_unfinished_code_block_in_a_column_ends_with_its_part(fence: str, where: str) -> None:
@@ -502,15 +297,36 @@ def test_an_unfinished_code_block_in_a_column_ends_with_its_part(fence: str, whe
         language="en", state="stopped", stats=STATS, **{"thoughts": "hm", "answer": "x"} | {where: f"{fence}py\na"}
     )
     (column,) = columns(reply)
-    assert [block.strip() for block in code_blocks(column)] == ["a"]
-    assert SAY("note_stopped") in column
+    assert read(column).codes[0] == "a"
+    assert SAY("note_stopped") in seen(column)
 
 
 @given(text=evil)
-def test_whatever_stands_in_a_column_its_code_does_not_swallow_what_follows(text: str) -> None:
+def test_whatever_stands_in_a_column_does_not_swallow_what_follows(text: str) -> None:
     (column,) = columns(Reply(language="en", answer=text, state="stopped", stats=STATS))
-    if text.strip():
-        assert not any(SAY("note_stopped") in block for block in code_blocks(column))
+    assert not any(SAY("note_stopped") in code for code in read(column).codes)
+    assert f"<small class='note'>{SAY('note_stopped')}" in column
+
+
+# --- what is copied ------------------------------------------------------------------------------
+
+
+@given(text=evil.filter(str.strip))
+def test_what_lies_there_to_be_copied_is_what_the_model_wrote(text: str) -> None:
+    for look in (LOOK, PLACES, Look(SAY, {"": "English"})):
+        html = shown(Reply(answer=text, state="done", stats=STATS, marks=(Mark("x", 1, 2, 3, 4),)), look)
+        assert read(html[html.index("<span class='source'>") :]).codes == [text]
+
+
+@pytest.mark.parametrize("state", ["thinking", "answering"])
+def test_nothing_lies_there_to_be_copied_while_it_is_being_written(state: str) -> None:
+    assert "class='source'" not in shown(Reply(answer="a", state=state))
+
+
+@given(name=evil)
+def test_what_comes_from_a_file_is_text(name: str) -> None:
+    html = shown(Reply(answer="a", state="done", stats=Stats(model=name, engine=name, ttft_s=1.0, ignored=(name,))))
+    assert {tag for tag, _ in read(html).tags} == {"div", "p", "small", "span", "pre"}
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -524,7 +340,7 @@ def test_each_picture_is_a_message_before_its_words_with_its_number(rows: list[i
     turns = tuple(Turn(user="q", pictures=(picture(),) * n, replies=(Reply(answer="a"),)) for n in rows)
     transcript, look = Transcript(turns=turns), Look(SAY, places=True, earlier=earlier)
     messages = project(transcript, look)
-    names = [m["content"] for m in messages if "class='attached'" in m["content"]]
+    names = [text_of(m) for m in messages if "class='attached'" in text_of(m)]
     assert all(f"Picture {earlier + n}<" in name for n, name in enumerate(names, 1))
     assert len(names) == sum(rows)
     belongs = [turn for turn, n in enumerate(rows) for _ in range(n + 2)]
@@ -533,7 +349,7 @@ def test_each_picture_is_a_message_before_its_words_with_its_number(rows: list[i
 
 def test_a_small_picture_is_the_pages_own_and_one_that_is_gone_is_only_named() -> None:
     turn = Turn(user="q", pictures=(picture(), without_bytes(picture())))
-    kept, gone, _ = (message["content"] for message in project(Transcript(turns=(turn,)), PLACES))
+    kept, gone, _ = (text_of(message) for message in project(Transcript(turns=(turn,)), PLACES))
     assert "<img src='data:image/webp;base64," in kept
     assert "<img" not in gone
     assert "Picture 2" in gone
@@ -542,7 +358,7 @@ def test_a_small_picture_is_the_pages_own_and_one_that_is_gone_is_only_named() -
 @pytest.mark.parametrize("state", ["answering", "done"])
 def test_places_are_told_in_words_and_their_json_is_not_shown(state: str) -> None:
     reply = Reply(answer=FOUND, state=state, marks=(Mark("x", 1, 2, 3, 4),))
-    text = shown(reply, PLACES)
+    text, _, _ = shown(reply, PLACES).partition("<span class='source'>")
     assert "bbox_2d" not in text
     assert "Here:" in text
     assert "Drawn on the picture (1): x" in text
@@ -551,10 +367,7 @@ def test_places_are_told_in_words_and_their_json_is_not_shown(state: str) -> Non
 
 @given(label=st.text(max_size=20) | evil)
 def test_a_label_in_an_answer_is_words_and_nothing_else(label: str) -> None:
-    def told(label: str) -> str:
-        return shown(Reply(answer="a", state="done", marks=(Mark(label, 1, 2, 3, 4),)), PLACES)
+    def told(label: str) -> list[Any]:
+        return read(shown(Reply(answer="a", state="done", marks=(Mark(label, 1, 2, 3, 4),)), PLACES)).tags
 
-    assert live(told(label)) == live(told("x"))
-    assert len(MarkdownIt("commonmark").parse(told(label))) == len(MarkdownIt("commonmark").parse(told("x")))
-    if label.isprintable():
-        assert (label or SAY("mark_unnamed")) in html.unescape(told(label))
+    assert told(label) == told("x")

@@ -15,10 +15,9 @@ from backends.special_tokens import has_control_tokens
 from backends.types import Failure
 from ui.choices import answers, check_message
 from ui.desk import Desk, Update, Values, context_line
-from ui.markdown import as_meant
 from ui.people import Asker, person
 from ui.pictures import Picture
-from ui.render import Message, Say, fold
+from ui.render import Growing, Message, Say, fold
 from ui.texts import say_for
 from ui.transcript import Reply, Transcript
 
@@ -54,7 +53,7 @@ class Asking:
         turn = self.desk.turn(transcript, event.index, say_for(request))
         text = event.value if isinstance(event.value, str) else str(event.value.get("text", ""))
         pictures = transcript.turns[turn].pictures
-        yield from self._ask(values, request, transcript.before(turn), as_meant(text), pictures)
+        yield from self._ask(values, request, transcript.before(turn), text, pictures)
 
     def stop(self, request: gr.Request) -> None:
         if controls := self.desk.running(request):
@@ -127,9 +126,9 @@ class Asking:
     ) -> Iterator[Update]:
         """The answer as it grows: only its own messages are made anew, `before` is what stands above it."""
         desk, panel = self.desk, self.panel
-        thinking = False
+        thinking, texts = False, Growing()
         for transcript in growing:  # at least one: a request always has its last event
-            update: Update = {panel.chatbot: before + desk.show_last(transcript, say)}
+            update: Update = {panel.chatbot: before + desk.show_last(transcript, say, texts)}
             if thinking != transcript.turns[-1].thinking:
                 thinking = not thinking
                 continues = desk.engine(values).models.capabilities.continues

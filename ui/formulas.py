@@ -1,46 +1,213 @@
-"""Formulas as gradio finds them: it takes out what stands between its delimiters, one pair after the other, before it
-looks for code or anything else. Pure; knows nothing of gradio."""
+r"""Formulas in Markdown: where one begins and where it ends, as rules for markdown-it.
+
+A dollar stands for money at least as often as for mathematics, and `\(` may be an escaped parenthesis. These are all
+the rules that tell them apart; `tests/rendering/cases.toml` has cases for each:
+
+1. An opening '$' has no ASCII letter or digit before it ('CA$', '5$') and no white space after it.
+2. The formula ends at the next '$' that is not escaped. That one has no white space before it, and after it no ASCII
+   letter or digit, but for the ending of an ordinal ('$n$th').
+3. '$$', like `\[`, opens a formula of its own line; it is no part of a longer run of dollars.
+4. Between the two stands something of mathematics (`is_formula`), and no backtick: code is never a formula.
+
+Pure; knows nothing of gradio. Formulas come out between `MARKS`, for KaTeX in the browser to find.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from functools import lru_cache
 
-DELIMITERS = (("\\[", "\\]"), ("\\(", "\\)"))
-"""No dollars: gradio would find them in code too, where '$$' is a shell's own number."""
-_NONCHARACTERS = 0xFDD0  # from here on: of no meaning, for use within a program
+from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock
+from markdown_it.rules_inline import StateInline
+
+MARKS = (("\ufdd0", "\ufdd1", False), ("\ufdd2", "\ufdd3", True))
+"""What stands left and right of a formula on its way to KaTeX, and whether it has a line of its own. Noncharacters: of
+no meaning, for use within a program; no text on the screen holds them."""
+
+LONGEST_DISPLAY = 60  # lines
+
+_SIGN = re.compile(r"[\\^_=<>+*/|{}×÷±≤≥≠≈∞√∑∏∫∂∈∉⊂∪∩→⇒⇔∀∃·πθλμΔ°]|\d\s*-|-\s*\d")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mathsf|operatorname|mbox|label|tag)\*?\s*\{[^{}]*\}")
+_BETWEEN = frozenset({"and", "or", "to", "with", "und", "oder", "et", "ou"})
+_FUNCTIONS = frozenset({"sin", "cos", "tan", "log", "ln", "lim", "max", "min", "exp", "mod", "gcd", "det"})
+_ORDINAL = re.compile(r"(?:th|st|nd|rd|s)(?![A-Za-z0-9])")
+_ENVIRONMENT = re.compile(r"\\begin\{((?:equation|align|aligned|gather|gathered|multline|cases|[bpvV]?matrix)\*?)\}")
 
 
-class Taken:
-    """A text and its formulas. `rest` has a sign in the place of each, made of a character that the text lacks."""
+def is_formula(text: str) -> bool:
+    """Whether what stands between two delimiters is mathematics, and not the words between two prices or brackets."""
+    if "`" in text or not any(character.isalnum() for character in text):
+        return False
+    words = [word for word in _WORD.findall(_TEXT.sub("", text)) if word not in _FUNCTIONS]
+    if re.match(r"\s*\d", text):  # as a price begins
+        return not any(re.search(rf"[\s(]{word}", text) for word in words)
+    if _SIGN.search(text):
+        return True
+    stripped = text.strip()
+    if stripped in _BETWEEN:
+        return False
+    return stripped.isalnum() or not any(len(word) > 2 and word.islower() for word in words)
 
-    def __init__(self, text: str) -> None:
-        held = set(text) if chr(_NONCHARACTERS) in text else ()
-        self._sign = next(sign for sign in map(chr, range(_NONCHARACTERS, 0x110000)) if sign not in held)
-        self._place = re.compile(f"{self._sign}([0-9]+){self._sign}")
-        self._formulas: list[str] = []
-        self.rest = text
-        for left, right in DELIMITERS:
-            self.rest = self._without(self.rest, left, right)
 
-    @property
-    def formulas(self) -> set[str]:
-        """Each with its delimiters, those within others too."""
-        return {self.back(formula) for formula in self._formulas}
+def boxed(text: str) -> str:
+    r"""The contents of the last complete \boxed{...} with balanced braces, or ''."""
+    start = text.rfind("\\boxed{")
+    end = _braces(text).get(start + len("\\boxed"), 0)
+    return text[start + len("\\boxed{") : end - 1].strip() if start >= 0 and end else ""
 
-    def put(self, formula: str) -> str:
-        """One more formula; returns what stands for it."""
-        self._formulas.append(formula)
-        return f"{self._sign}{len(self._formulas) - 1}{self._sign}"
 
-    def back(self, text: str, change: Callable[[str], str] = str) -> str:
-        """`text` with formulas in the place of their signs, each as `change` makes it."""
-        return self._place.sub(lambda found: change(self.back(self._formulas[int(found[1])])), text)
+def formulas(md: MarkdownIt) -> None:
+    """A plugin of markdown-it: formulas in lines and on lines of their own."""
+    md.inline.ruler.before("escape", "formula", _inline)
+    md.block.ruler.before("fence", "display", _display, {"alt": ["paragraph", "reference", "blockquote", "list"]})
 
-    def _without(self, text: str, left: str, right: str) -> str:
-        rest: list[str] = []
-        end = 0
-        while (start := text.find(left, end)) >= 0 and (stop := text.find(right, start + len(left) + 1)) >= 0:
-            rest += [text[end:start], self.put(text[start : stop + len(right)])]
-            end = stop + len(right)
-        return "".join([*rest, text[end:]])
+
+# --- within a line -------------------------------------------------------------------------------------------------
+
+
+def _inline(state: StateInline, silent: bool) -> bool:
+    found = _found(state)
+    if found is None:
+        return False
+    content, end, display = found
+    if not silent:
+        token = state.push("formula", "", 0)
+        token.content = content
+        token.meta["display"] = display
+    state.pos = end
+    return True
+
+
+def _found(state: StateInline) -> tuple[str, int, bool] | None:
+    """The formula that begins at the place: what it says, where it ends, whether it has a line of its own."""
+    source, start = state.src, state.pos
+    if source[start] == "$":
+        return _in_dollars(state)
+    if source[start] != "\\":
+        return None
+    for left, right, display in (("\\(", "\\)", False), ("\\[", "\\]", True)):
+        if source.startswith(left, start):
+            end = _next(state, right, start + 2)
+            content = source[start + 2 : end]
+            return (content, end + 2, display) if end > 0 and is_formula(content) else None
+    if source.startswith("\\boxed{", start):  # small models forget the delimiters around it
+        end = _braces(source).get(start + len("\\boxed"), 0)
+        return (source[start:end], end, False) if 0 < end <= state.posMax else None
+    if environment := _ENVIRONMENT.match(source, start):
+        right = f"\\end{{{environment[1]}}}"
+        end = _next(state, right, start)
+        return (source[start : end + len(right)], end + len(right), True) if end > 0 else None
+    return None
+
+
+def _in_dollars(state: StateInline) -> tuple[str, int, bool] | None:
+    source, start = state.src, state.pos
+    run = 2 if source.startswith("$$", start) else 1
+    if source.startswith("$", start + run) or (start and source[start - 1] == "$"):
+        return None
+    begin = start + run
+    end = _next(state, "$" * run, begin)
+    if end < 0 or source.startswith("$", end + run) or not is_formula(content := source[begin:end]):
+        return None
+    if run == 2:
+        return content, end + 2, True
+    before, after = source[start - 1 : start], source[end + 1 : end + 2]
+    if _is_ascii_alnum(before) or content[0].isspace() or content[-1].isspace():
+        return None
+    if _is_ascii_alnum(after) and not _ORDINAL.match(source, end + 1):
+        return None
+    return content, end + 1, False
+
+
+def _next(state: StateInline, right: str, start: int) -> int:
+    """Where `right` stands next, not escaped; -1 if nowhere. Where it stands nowhere is looked for once only."""
+    nowhere: dict[tuple[str, int, str], int] = state.env.setdefault("nowhere", {})
+    key = (right, state.posMax, state.src)
+    if start >= nowhere.get(key, state.posMax + 1):
+        return -1
+    end = start - 1
+    while (end := state.src.find(right, end + 1, state.posMax)) >= 0:
+        if right[0] != "$" or not _is_escaped(state.src, end):
+            return end
+    nowhere[key] = start
+    return -1
+
+
+@lru_cache(maxsize=8)
+def _braces(text: str) -> dict[int, int]:
+    """Where each brace that opens is closed, exclusive."""
+    pairs: dict[int, int] = {}
+    opened: list[int] = []
+    for brace in re.finditer(r"(?:[^{}\\]|\\[\s\S]?)*([{}])", text):
+        if brace[1] == "{":
+            opened.append(brace.start(1))
+        elif opened:
+            pairs[opened.pop()] = brace.end(1)
+    return pairs
+
+
+def _is_escaped(text: str, index: int) -> bool:
+    before = index
+    while before and text[before - 1] == "\\":
+        before -= 1
+    return (index - before) % 2 == 1
+
+
+def _is_ascii_alnum(character: str) -> bool:
+    return character.isascii() and character.isalnum()
+
+
+# --- over several lines --------------------------------------------------------------------------------------------
+
+
+def _display(state: StateBlock, first: int, end_line: int, silent: bool) -> bool:
+    """A formula that opens on this line and closes on a later one: its lines are no lists, rules or headings."""
+    if state.is_code_block(first) or (opened := _opened(_line(state, first))) is None:
+        return False
+    left, begin = opened
+    line = _line(state, first)
+    right = left if left == "$$" else "\\]" if left == "\\[" else left.replace("begin", "end")
+    if state.src.find(right, state.eMarks[first], state.eMarks[min(end_line, first + LONGEST_DISPLAY) - 1]) < 0:
+        return False
+    said = [line[begin + len(left) :]]
+    for number in range(first + 1, min(end_line, first + LONGEST_DISPLAY)):
+        empty = state.isEmpty(number)
+        if (empty and line[:begin].strip()) or (not empty and state.sCount[number] < state.blkIndent):
+            return False  # only a formula that begins a line may have empty lines
+        line_now = _line(state, number)
+        before, closes, _ = line_now.partition(right)
+        said.append(before)
+        if closes:
+            break
+    else:
+        return False
+    if not is_formula("\n".join(said)):
+        return False
+    if silent:
+        return True
+    state.line = number + 1
+    state.push("paragraph_open", "p", 1).map = [first, state.line]
+    token = state.push("inline", "", 0)
+    token.map, token.children = [first, state.line], []
+    token.content = state.getLines(first, state.line, state.blkIndent, False).strip()
+    state.push("paragraph_close", "p", -1)
+    return True
+
+
+def _line(state: StateBlock, number: int) -> str:
+    return state.src[state.bMarks[number] + state.tShift[number] : state.eMarks[number]]
+
+
+def _opened(line: str) -> tuple[str, int] | None:
+    """The delimiter that is open at the end of a line, and where it stands; None where there is none, or in code."""
+    if (environment := _ENVIRONMENT.match(line)) and f"\\end{{{environment[1]}}}" not in line:
+        return environment[0], 0
+    begin = line.rfind("\\[")
+    left = "\\["
+    if begin < 0 or "\\]" in line[begin:] or _is_escaped(line, begin):
+        left, begin = "$$", line.rfind("$$")
+        if begin < 0 or line.count("$$") % 2 == 0 or "$$$" in line or _is_escaped(line, begin):
+            return None
+    return None if line[:begin].count("`") % 2 else (left, begin)

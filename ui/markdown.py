@@ -1,149 +1,185 @@
-"""Markdown that shows text as it was written: raw HTML is never obeyed and pictures are not fetched.
+"""Texts as the HTML that the page shows: what a person typed, exactly, and what a model wrote, as Markdown.
 
-An invisible U+2060 after the '<' or the '!' is enough for that and leaves no mark on the screen. Code and mathematics
-are left alone, since there it would be copied into a program; where it is in doubt whether something is code, it is
-treated as text. The page's content security policy is the second wall. Pure; knows nothing of gradio.
+Markdown is CommonMark with tables and ~~struck out~~, line breaks where they were written, and formulas. Raw HTML is
+shown as the text that it is, a picture as a link to it; no tag gets in that is not made here. Code stays byte for byte
+what it was. Pure; knows nothing of gradio.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from ui.formulas import DELIMITERS, Taken
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import unescapeAll
+from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore, inline, text_join
+from markdown_it.token import Token
 
-JOINER = "\u2060"
+from ui.formulas import MARKS, formulas
+from ui.highlight import escaped, highlighted
+from ui.markdown_rules import EastAsianInline, bare_links, language_of, nested_fences
 
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
-_CODE = r"(?<![`\\])(?P<ticks>`{1,2})(?!`)[^`\n|]+(?<!`)(?P=ticks)(?!`)"
-_DOLLARS = r"\$\$(?s:.+?)\$\$|(?<!\$)\$(?![\s$])[^$\n]+(?<!\s)\$(?![\d$])"
-_SPAN = re.compile(f"(?P<code>{_CODE})|(?P<dollars>{_DOLLARS})")
-_ONLY_CODE = re.compile(f"(?P<code>{_CODE})")
-_ALIVE = re.compile(r"<(?=[A-Za-z/!?])|!(?=\[)")
+LONGEST = 200_000
+"""Characters; a longer text is shown plain, and so is a paragraph of more than a tenth of it."""
+DEEPEST = 32
+"""Quotations within each other, and twice the lists; deeper ones are shown plain."""
+
+_ENDS = re.compile(r"\r\n|\r|\n")
+_NO_MARKS = str.maketrans({mark: "\ufffd" for left, right, _ in MARKS for mark in (left, right)})
+_CLOSING = re.compile(r"(?:</[a-z0-9]+>\s*)+\Z")
 _SIGN = re.compile(r"[^\w ,:()]|_")
-_BARE_BOX = re.compile(r"\\boxed\{(?:[^{}]|\{[^{}]*\})*\}")  # small models forget the delimiters around it
+_NO_NAME = re.compile(r"[^\w+#.-]")
 
 
-def as_typed(text: str) -> str:
-    """A person's text, exactly: `as_meant` gives it back."""
-    return _shown(Taken(text), _ONLY_CODE, _still, _still)
+@dataclass(slots=True)
+class Growth:
+    """What was made of a text while it was shorter: a text that grows changes in its last block only.
+
+    `html`: of each block, by its source and the definitions of links that it was read with. `code`: the beginning of
+    the code that grows, and the same in colours.
+    """
+
+    html: dict[tuple[str, str], str] = field(default_factory=dict)
+    code: tuple[str, str] = ("", "")
+
+    def coloured(self, code: str, language: str) -> str:
+        """Colours cost more than all else, so they are made anew only when the code has grown by a quarter."""
+        known, shown = self.code
+        if not code.startswith(known) or len(code) > 1.25 * len(known) + 200:
+            known = code[: code.rfind("\n") + 1]
+            shown = highlighted(known, language)
+            self.code = known, shown
+        return shown + escaped(code[len(known) :])
 
 
-def as_written(text: str) -> str:
-    """A model's text. Dollars are mathematics by pandoc's rule, which knows prices, and become \\( \\) or \\[ \\]:
-    gradio gets only the delimiters that nobody writes prices or programs with. Where those would pair with others,
-    dollars stay as they are."""
-    taken = Taken(text)
-
-    def change(prose: str) -> str:
-        return _BARE_BOX.sub(lambda found: taken.put(f"\\({found[0]}\\)"), _still(prose))
-
-    done = _shown(taken, _SPAN, change, _inert)
-    meant = taken.formulas
-    return done if Taken(done).formulas <= meant | {_inert(formula) for formula in meant} else as_typed(text)
-
-
-def as_meant(shown: str) -> str:
-    """What `as_typed` was given, from text that a person has edited on the screen."""
-    return shown.replace("<" + JOINER, "<").replace("!" + JOINER, "!")
+def as_text(text: str) -> str:
+    """Plain text within HTML of ours; it holds none of the marks of a formula."""
+    return escaped(text.translate(_NO_MARKS))
 
 
 def as_words(text: str) -> str:
-    """A name in a sentence of ours: nothing in it is HTML, Markdown or the end of a line."""
+    """A name in Markdown of ours that gradio shows: nothing in it is HTML, Markdown or the end of a line."""
     return _SIGN.sub(lambda found: f"&#{ord(found[0])};", text)
 
 
-def closed(markdown: str) -> str:
-    """The same with nothing left open that would reach into what follows: no code block, and no formula."""
-    taken = Taken(markdown)
-    for left, _ in DELIMITERS:
-        taken.rest = taken.rest.replace(left, left[0] + JOINER + left[1])
-    done = taken.back(taken.rest)
-    *_, (_, fence) = [("", ""), *_fenced(done)]
-    return f"{done}\n{fence}" if fence else done
+def as_typed(text: str) -> str:
+    """A text exactly as it is. KaTeX looks into no `pre`, whose first line break the browser's parser leaves out."""
+    return f'<pre class="typed">\n{escaped(text)}</pre>'
 
 
-def boxed(text: str) -> str:
-    r"""The contents of the last complete \boxed{...} with balanced braces, or ''."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return ""
-    depth, begin = 0, start + len("\\boxed{")
-    for i in range(begin - 1, len(text)):
-        depth += (text[i] == "{") - (text[i] == "}")
-        if depth == 0:
-            return text[begin:i].strip()
-    return ""
+def as_formula(tex: str, display: bool = False) -> str:
+    """A formula for KaTeX."""
+    left, right, _ = MARKS[display]
+    return f'<span class="formula">{left}{as_text(tex)}{right}</span>'
 
 
-def _fenced(text: str) -> Iterator[tuple[str, str]]:
-    """Each line with the fence of the code block that it leaves open, '' outside of one."""
-    fence = ""
-    for line in text.split("\n"):
-        found = _FENCE.fullmatch(line)
-        if found and not fence:
-            if not (found[1][0] == "`" and "`" in found[2]):  # an info string with a backtick is inline code
-                fence = found[1]
-        elif found and found[1].startswith(fence) and not found[2].strip():
-            yield line, ""
-            fence = ""
+def blocks(text: str, growth: Growth | None = None) -> list[str]:
+    """What a model wrote, as HTML, one piece for each block that stands by itself: a paragraph, a list, a table.
+
+    `growth`: of a text that is still being written; it is the same object for each state of one text.
+    """
+    if len(text) > LONGEST:
+        return [as_typed(text)]
+    source = _ENDS.sub("\n", text).replace("\0", "\ufffd")
+    env: dict[str, Any] = {}
+    tokens: list[Token] = []
+    _MARKDOWN.block.parse(source, _MARKDOWN, env, tokens)
+    if "\r" in text:
+        _put_back_line_ends(text, tokens)
+    lines, references = source.split("\n"), repr(env.get("references"))
+    known = growth.html if growth and "\r" not in text else {}
+    done = []
+    separate = list(_apart(tokens))
+    for block in separate:
+        first, last = block[0].map or (0, 0)
+        key = ("\n".join(lines[first:last]), references)
+        if block is separate[-1] and growth:
+            # Without the tags that close it, which the browser's parser adds: only what is new has to be sent.
+            done.append(_CLOSING.sub("", _html(block, env | {"growth": growth}, key[0])))
             continue
-        yield line, fence
+        if key not in known:
+            known[key] = _html(block, env, key[0])
+        done.append(known[key])
+    return done
 
 
-def _shown(taken: Taken, spans: re.Pattern[str], change: Callable[[str], str], inert: Callable[[str], str]) -> str:
-    """The text with its prose changed and its formulas made inert; code stays. Dollars become formulas where `spans`
-    finds them."""
-
-    def prose(text: str) -> str:
-        return taken.back(change(text), inert)
-
-    def formula(dollars: str) -> str:
-        math = inert(dollars.strip("$"))
-        return taken.put(f"\\[{math}\\]" if dollars.startswith("$$") else f"\\({math}\\)")
-
-    return taken.back(_outside_fences(taken.rest, lambda text: _apart(text, spans, prose, formula)))
+def _apart(tokens: Sequence[Token]) -> Iterator[list[Token]]:
+    block: list[Token] = []
+    for token in tokens:
+        block.append(token)
+        if token.level == 0 and token.nesting <= 0:
+            yield block
+            block = []
 
 
-def _outside_fences(text: str, change: Callable[[str], str]) -> str:
-    """`text` with everything but fenced code blocks changed."""
-    done: list[str] = []
-    prose: list[str] = []
-    before = ""
-    for line, fence in _fenced(text):
-        if fence or before:
-            if prose:
-                done.append(change("\n".join(prose)))
-                prose = []
-            done.append(line)
-        else:
-            prose.append(line)
-        before = fence
-    if prose:
-        done.append(change("\n".join(prose)))
-    return "\n".join(done)
+def _html(block: list[Token], env: dict[str, Any], source: str) -> str:
+    """One block; plain where reading it as Markdown would lose something, or take too long."""
+    too_deep = any(token.level >= DEEPEST - 1 for token in block)
+    if too_deep or any(token.type == "inline" and len(token.content) > LONGEST // 10 for token in block):
+        return as_typed(source)
+    state = StateCore("", _MARKDOWN, env, block)
+    inline(state)
+    text_join(state)
+    return str(_MARKDOWN.renderer.render(block, _MARKDOWN.options, env))
 
 
-def _apart(prose: str, spans: re.Pattern[str], change: Callable[[str], str], formula: Callable[[str], str]) -> str:
-    """Prose changed, but for its spans of code and of dollars. A paragraph with a stray backtick is all prose: Markdown
-    may pair it with one on another line."""
-    return "".join(_paragraph(part, spans, change, formula) for part in re.split(r"(\n[ \t]*\n)", prose))
+def _put_back_line_ends(text: str, tokens: list[Token]) -> None:
+    """Code has the line ends that were written; Markdown is read with line feeds only."""
+    ends = _ENDS.findall(text)
+    for token in tokens:
+        if token.type in ("fence", "code_block") and token.map:
+            first = token.map[0] + (token.type == "fence")
+            *lines, rest = token.content.split("\n")
+            token.content = "".join(line + end for line, end in zip(lines, ends[first:], strict=False)) + rest
 
 
-def _paragraph(text: str, spans: re.Pattern[str], change: Callable[[str], str], formula: Callable[[str], str]) -> str:
-    if "`" in _ONLY_CODE.sub("", text):
-        return change(text)
-    pieces, end = [], 0
-    for span in spans.finditer(text):
-        pieces += [change(text[end : span.start()]), span[0] if span["code"] else formula(span[0])]
-        end = span.end()
-    return "".join([*pieces, change(text[end:])])
+class _Renderer(RendererHTML):
+    """markdown-it's, with code that is highlighted, formulas, tables that scroll, and no pictures."""
+
+    def fence(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        language = language_of(unescapeAll(tokens[idx].info))
+        named = f' class="language-{name}"' if (name := _NO_NAME.sub("", language)) else ""
+        growth: Growth | None = env.get("growth")
+        code = (growth.coloured if growth else highlighted)(tokens[idx].content, language)
+        return f'<div class="code_wrap"><pre><code{named}>{code}</code></pre></div>\n'
+
+    def code_block(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        return f'<div class="code_wrap"><pre><code>{escaped(tokens[idx].content)}</code></pre></div>\n'
+
+    def formula(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        return as_formula(tokens[idx].content, tokens[idx].meta["display"])
+
+    def text(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        return as_text(tokens[idx].content)
+
+    def image(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        """Nothing is fetched before a person clicks."""
+        name = self.renderInlineAsText(tokens[idx].children or [], options, env)
+        href = str(tokens[idx].attrs["src"])
+        return f'<a href="{escaped(href)}" {_ELSEWHERE}>{as_text(name or href)}</a>'
+
+    def link_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        title = tokens[idx].attrs.get("title")
+        href = f'<a href="{escaped(str(tokens[idx].attrs["href"]))}" {_ELSEWHERE}'
+        return f'{href} title="{as_text(str(title))}">' if title else f"{href}>"
+
+    def table_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        return '<div class="scrolls"><table>\n'
+
+    def table_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        return "</table></div>\n"
 
 
-def _inert(formula: str) -> str:
-    """Spaces are nothing in a formula."""
-    return _ALIVE.sub(lambda found: found[0] + " ", formula)
+_ELSEWHERE = 'target="_blank" rel="noopener noreferrer"'
 
 
-def _still(prose: str) -> str:
-    return _ALIVE.sub(lambda found: found[0] + JOINER, prose)
+def _parser() -> MarkdownIt:
+    md = MarkdownIt("js-default", {"breaks": True, "maxNesting": DEEPEST}, renderer_cls=_Renderer)
+    md.inline = EastAsianInline()
+    return md.use(formulas).use(nested_fences).use(bare_links)
+
+
+_MARKDOWN = _parser()

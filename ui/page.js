@@ -9,7 +9,7 @@
   document.documentElement.lang = spoken;
   const NAMES = /* NAMES */ {};
   const names = NAMES[spoken] || NAMES.en;
-  const NAMELESS = { ".submit-button": "send", ".stop-button": "stop", "#language-picker": "language", "#theme-toggle": "theme", "#forget-me": "forget_me", ".download-code": "download_code" };
+  const NAMELESS = { ".submit-button": "send", ".stop-button": "stop", "#language-picker": "language", "#theme-toggle": "theme", "#forget-me": "forget_me", ".download-code": "download_code", ".copy-code": "copy_code", ".copy-text": "copy_text" };
   if (language && language !== navigator.language.split("-")[0]) {
     const core = performance.getEntriesByType("resource").map((entry) => entry.name).find((name) => /\/assets\/core-[^/]+\.js$/.test(name));
     if (core) import(core).then((module) => module.changeLocale(language));
@@ -38,16 +38,43 @@
     input.click();
   });
 
-  const EXTENSIONS = { python: "py", javascript: "js", typescript: "ts", csharp: "cs", "c++": "cpp", bash: "sh", shell: "sh", powershell: "ps1", ruby: "rb", rust: "rs", kotlin: "kt", haskell: "hs", perl: "pl", julia: "jl", matlab: "m", markdown: "md" };
+  const EXTENSIONS = { python: "py", text: "txt", plaintext: "txt", javascript: "js", typescript: "ts", csharp: "cs", "c++": "cpp", bash: "sh", shell: "sh", powershell: "ps1", ruby: "rb", rust: "rs", kotlin: "kt", haskell: "hs", perl: "pl", julia: "jl", matlab: "m", markdown: "md" };
   const DOWN = '<svg viewBox="0 0 16 16" fill="none" stroke="currentColor" stroke-width="1.3" aria-hidden="true"><path d="M8 2.5v7.5M4.8 7 8 10.2 11.2 7M3 13.5h10"/></svg>';
-  const addDownload = (wrap) => {
-    const button = Object.assign(document.createElement("button"), { className: "download-code", type: "button", innerHTML: DOWN });
-    button.addEventListener("click", () => {
-      const code = wrap.querySelector("code");
-      const name = (/language-([\w+#-]+)/.exec(code.className) || [, "txt"])[1].toLowerCase();
-      download(`code.${EXTENSIONS[name] || name}\n${code.textContent}`);
-    });
-    wrap.append(button);
+  const COPY = '<svg viewBox="0 0 16 16" fill="none" stroke="currentColor" stroke-width="1.3" aria-hidden="true"><path d="M5.5 5.5V3h7.5v7.5h-2.5M3 5.5h7.5V13H3z"/></svg>';
+  const tool = (kind, picture, act) => {
+    const button = Object.assign(document.createElement("button"), { className: `tool ${kind}`, type: "button", innerHTML: picture });
+    button.addEventListener("click", () => act(button));
+    return button;
+  };
+  const copyFrom = (texts) => (button) => copyText(texts()).then(() => {
+    button.classList.add("copied");
+    setTimeout(() => button.classList.remove("copied"), 1500);
+  }, () => {});
+  const addCodeTools = (wrap) => {
+    const code = wrap.querySelector("code");
+    const name = () => (/language-([\w+#.-]+)/.exec(code.className) || [, "txt"])[1];
+    const tools = Object.assign(document.createElement("div"), { className: "code-tools" });
+    tools.append(
+      tool("copy-code", COPY, copyFrom(() => code.textContent)),
+      tool("download-code", DOWN, () => download(`code.${EXTENSIONS[name()] || name()}\n${code.textContent}`)),
+    );
+    wrap.append(tools);
+  };
+
+  // What is copied is what was written, and never what the screen shows beside it. It lies unseen in the message.
+  const addCopy = (bar) => {
+    const row = bar.previousElementSibling;
+    const written = () => row?.querySelector(row.classList.contains("user-row") ? ".typed" : ".source .typed");
+    if (written() && !row.querySelector(".column-name")) bar.firstElementChild.prepend(tool("copy-text", COPY, copyFrom(() => written().textContent)));
+  };
+
+  // Gradio offers for editing what it shows, which is HTML.
+  const plain = (box) => {
+    box.dataset.plain = "yes";
+    const shown = Object.assign(document.createElement("template"), { innerHTML: box.value }).content.querySelector(".typed");
+    if (!shown) return;
+    box.value = shown.textContent;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
   };
 
   // Sidebars open by themselves where there is room beside the talk, unless they were closed by hand.
@@ -182,7 +209,11 @@
   const look = () => {
     document.querySelectorAll(".sidebar").forEach(settle);
     bringDrafts();
-    document.querySelectorAll(".transcript .code_wrap:not(:has(.download-code))").forEach(addDownload);
+    document.querySelectorAll(".transcript .code_wrap:not(:has(.download-code))").forEach(addCodeTools);
+    document.querySelectorAll(".transcript .message-buttons:not(:has(.copy-text))").forEach(addCopy);
+    document.querySelectorAll(".columns .source:not(:has(+ .copy-text))").forEach((source) => source.after(tool("copy-text", COPY, copyFrom(() => source.textContent))));
+    document.querySelectorAll(".transcript .edit-textarea:not([data-plain])").forEach(plain);
+    document.querySelectorAll(".transcript [data-testid][aria-label]").forEach((message) => message.removeAttribute("aria-label")); // its own HTML
     document.querySelectorAll(".gallery input[type=file]").forEach((input) => { input.accept = "image/*"; }); // what the dialogue offers first
     if (!navigator.mediaDevices) document.querySelectorAll(".camera").forEach((button) => { button.hidden = true; });
     for (const [selector, key] of Object.entries(NAMELESS)) {

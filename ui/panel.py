@@ -12,7 +12,7 @@ from backends.catalog import Card
 from backends.engine import Engine
 from ui.choices import MAX_BUDGET, MAX_MESSAGE
 from ui.controls import sampling_controls, source_line
-from ui.formulas import DELIMITERS
+from ui.formulas import MARKS
 from ui.picture_panel import PicturePanel, build_stage, visual_tokens_slider
 from ui.stage import stage
 from ui.tabs import MAX_TARGETS, Option, TabSpec, languages
@@ -20,7 +20,7 @@ from ui.texts import label, speaker
 from ui.transcript import Transcript
 
 STORAGE_KEY = "qwen-playground"  # gradio wants one; what is stored is the visitor's own, in their own browser
-LATEX = [{"left": left, "right": right, "display": left != "\\("} for left, right in DELIMITERS]
+LATEX = [{"left": left, "right": right, "display": display} for left, right, display in MARKS]
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,10 +180,10 @@ def _talk(spec: TabSpec) -> tuple[gr.Chatbot, gr.Button, gr.Textbox, gr.HTML]:
             elem_id=f"transcript-{spec.id}",
             height="100%",
             layout="bubble",
-            buttons=["copy"],
+            buttons=[],
             editable="user",
+            render_markdown=False,  # what the page shows is HTML of `markdown`, which gradio's own sanitiser sees too
             latex_delimiters=LATEX,
-            allow_tags=False,
             placeholder=speaker("en")(f"greeting_{spec.id}"),
             examples=[{"text": example.text} for example in spec.examples],
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from backends import boxes
 from backends.types import Answer, Done, Event, Failure, Loading, Queued, Thought
-from ui.markdown import as_typed, as_words, as_written, boxed, closed
+from ui.formulas import boxed
+from ui.markdown import Growth, as_formula, as_text, as_typed, blocks
 from ui.pictures import THUMBNAIL_SIDE, Picture, shown
 from ui.transcript import Reply, Stats, Transcript
 
@@ -17,6 +17,9 @@ Say = Callable[..., str]
 """A text of the interface in the visitor's language: say(key, **values)."""
 
 Message = dict[str, Any]
+
+Growing = dict[tuple[str, str], Growth]
+"""What was made of the texts that are being written, by language and kind."""
 
 
 def fold(reply: Reply, event: Event, elapsed_s: float) -> Reply:
@@ -77,6 +80,7 @@ class Look:
     """How a tab's transcript is shown. `names`: languages by code where replies stand side by side, else empty.
 
     `earlier` is how many pictures came before the first turn; with `places` set, JSON that names places is not shown.
+    `growing` is kept by who shows one turn again and again while it is being written.
     """
 
     say: Say
@@ -84,6 +88,7 @@ class Look:
     lift_boxed: bool = False
     places: bool = False
     earlier: int = 0
+    growing: Growing = field(default_factory=dict)
 
 
 def project(transcript: Transcript, look: Look) -> list[Message]:
@@ -102,25 +107,41 @@ def _rows(transcript: Transcript, look: Look) -> Iterator[tuple[Message, int]]:
     for number, turn in enumerate(transcript.turns):
         for picture in turn.pictures:
             pictures += 1
-            yield {"role": "user", "content": _attached(picture, look.say("picture_n", n=pictures))}, number
-        yield {"role": "user", "content": as_typed(turn.user)}, number
+            yield _message("user", _attached(picture, look.say("picture_n", n=pictures))), number
+        yield _message("user", as_typed(turn.user)), number
         if look.names:  # one message, one part a language: the stylesheet puts the parts side by side
-            columns = ["\n\n".join(_column(reply, look)) for reply in turn.replies]
-            yield {"role": "assistant", "content": columns}, number
+            yield _message("assistant", *("".join(_column(reply, look)) for reply in turn.replies)), number
             continue
         for reply in turn.replies:
             if reply.thoughts:
-                yield _thoughts(reply, look.say), number
-            yield {"role": "assistant", "content": _answer(reply, look)}, number
+                yield _thoughts(reply, look), number
+            *written, known = _answer(reply, look)
+            yield _message("assistant", *(_prose(block) for block in written), known), number
+
+
+def _message(role: str, *parts: str) -> Message:
+    """As dicts: gradio would take the indent off a text, and an address of a file in it for its own."""
+    return {"role": role, "content": [{"type": "text", "text": part} for part in parts if part] or ""}
+
+
+def _blocks(text: str, kind: str, reply: Reply, look: Look, grows: bool) -> list[str]:
+    """What a model wrote, block by block. One that grows ends without the tags that would close it."""
+    return blocks(text, look.growing.setdefault((reply.language, kind), Growth()) if grows else None)
+
+
+def _prose(*written: str) -> str:
+    """Blocks in the page's typography; what follows has to close it, or the end of its part does."""
+    return f"<div class='prose'>{''.join(written)}"
 
 
 def _attached(picture: Picture, name: str) -> str:
     """A small picture with its label, as a message of its own: the text after it can be edited."""
     small = f"<img src='{shown(picture.image, THUMBNAIL_SIDE)}' alt=''>" if picture.image else ""
-    return f"<span class='attached'>{small}<small>{html.escape(name)}</small></span>"
+    return f"<span class='attached'>{small}<small>{as_text(name)}</small></span>"
 
 
-def _thoughts(reply: Reply, say: Say) -> Message:
+def _thoughts(reply: Reply, look: Look) -> Message:
+    say = look.say
     metadata: Message = {
         "title": _thoughts_title(reply, say),
         "log": say("tokens", n=reply.thinking_tokens),
@@ -128,7 +149,8 @@ def _thoughts(reply: Reply, say: Say) -> Message:
     }
     if reply.thinking_s is not None:
         metadata["duration"] = round(reply.thinking_s, 1)
-    return {"role": "assistant", "content": as_written(reply.thoughts.strip()), "metadata": metadata}
+    written = _blocks(reply.thoughts.strip(), "thoughts", reply, look, reply.state == "thinking")
+    return _message("assistant", _prose(*written)) | {"metadata": metadata}
 
 
 def _thoughts_title(reply: Reply, say: Say) -> str:
@@ -137,43 +159,48 @@ def _thoughts_title(reply: Reply, say: Say) -> str:
 
 def _column(reply: Reply, look: Look) -> Iterator[str]:
     """One language: its name, its thoughts folded away, then as any answer."""
-    yield f"<strong class='column-name'>{html.escape(look.names.get(reply.language, reply.language))}</strong>"
+    yield f"<strong class='column-name'>{as_text(look.names.get(reply.language, reply.language))}</strong>"
     if reply.thoughts:
+        thinks = reply.state == "thinking"
         summary = f"{_thoughts_title(reply, look.say)} · {look.say('tokens', n=reply.thinking_tokens)}"
-        state = " open" if reply.state == "thinking" else ""
-        yield f"<details{state}><summary>{html.escape(summary)}</summary>"
-        yield closed(as_written(reply.thoughts.strip()))
-        yield "</details>"
-    for part in _answer(reply, look):
-        yield closed(part)
+        yield f"<details{' open' if thinks else ''}><summary>{as_text(summary)}</summary>"
+        yield _prose(*_blocks(reply.thoughts.strip(), "thoughts", reply, look, thinks))
+        yield "" if thinks else "</div></details>"
+    *written, known = _answer(reply, look)
+    yield _prose(*written)
+    yield f"</div>{known}" if known else ""
 
 
 def _answer(reply: Reply, look: Look) -> list[str]:
-    """The parts of one answer: its text, its boxed result, what became of it, and the line of figures."""
-    say, parts = look.say, []
+    """The parts of one answer: its blocks, and at the end what is known of it."""
     reading = boxes.read(reply.answer, finished=reply.over) if look.places else boxes.Reading(reply.answer)
-    if text := reading.prose:
-        parts.append(as_written(text))
+    return [*_blocks(reading.prose, "answer", reply, look, not reply.over), "".join(_known(reply, reading, look))]
+
+
+def _known(reply: Reply, reading: boxes.Reading, look: Look) -> Iterator[str]:
+    """What is shown with an answer: places, its boxed result, what became of it, the line of figures, its source."""
+    say = look.say
     if reply.marks:
         names = dict.fromkeys(mark.label or say("mark_unnamed") for mark in reply.marks)
-        found = say("found_places", n=len(reply.marks), names=", ".join(names))
-        parts.append(f"<span class='places'>{as_words(found)}</span>")
+        yield f"<p class='places'>{as_text(say('found_places', n=len(reply.marks), names=', '.join(names)))}</p>"
     if look.lift_boxed and reply.over and (result := boxed(reply.answer)):
-        parts.append(f"<span class='result'>{html.escape(say('final_answer'))}</span> \\(\\boxed{{{result}}}\\)")
+        formula = as_formula(f"\\boxed{{{result}}}")
+        yield f"<p class='final'><span class='result'>{as_text(say('final_answer'))}</span> {formula}</p>"
     if not reply.answer and reply.state in ("queued", "loading"):
-        parts.append(f"<span class='waiting'>{html.escape(waiting(reply, say))}</span>")
-    if reply.failure is not None:
-        sentence, hint = html.escape(reply.failure.message), html.escape(reply.failure.hint)
-        number = f" <small>#{reply.failure.number}</small>" if reply.failure.number else ""
-        parts.append(f"<span class='failure' role='alert'><strong>{sentence}</strong> {hint}{number}</span>")
+        yield f"<span class='waiting'>{as_text(waiting(reply, say))}</span>"
+    if (failure := reply.failure) is not None:
+        number = f" <small>#{failure.number}</small>" if failure.number else ""
+        sentence, hint = as_text(failure.message), as_text(failure.hint)
+        yield f"<p class='failure' role='alert'><strong>{sentence}</strong> {hint}{number}</p>"
     notes = _notes(reply, say)
     if reading.marks and reply.over and not reply.marks:
         notes.append(say("note_off_picture"))
     if notes:
-        parts.append(f"<small class='note'>{html.escape(' '.join(notes))}</small>")
+        yield f"<small class='note'>{as_text(' '.join(notes))}</small>"
     if reply.over and reply.stats is not None and reply.stats.ttft_s is not None:
-        parts.append(f"<small class='figures'>{html.escape(figures(reply.stats, say))}</small>")
-    return parts or [""]
+        yield f"<small class='figures'>{as_text(figures(reply.stats, say))}</small>"
+    if reply.over and reply.answer:
+        yield f"<span class='source'>{as_typed(reply.answer)}</span>"  # for the button that copies it
 
 
 def _notes(reply: Reply, say: Say) -> list[str]:

@@ -114,8 +114,8 @@ def theme() -> gr.themes.Base:
 async def _script(request: Request) -> Response:
     """page.js with the names of the buttons that gradio leaves unnamed, in every language."""
     keys = (
-        "send", "stop", "download_code", "language", "theme", "take_photo", "close", "no_camera", "forget_me",
-        "forget_sure", "restarting",
+        "send", "stop", "download_code", "copy_code", "copy_text", "language", "theme", "take_photo", "close",
+        "no_camera", "forget_me", "forget_sure", "restarting",
     )  # fmt: skip
     names = {code: {key: texts[key] for key in keys} for code, texts in dictionaries().items()}
     script = (FOLDER / "page.js").read_text("utf-8")

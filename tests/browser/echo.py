@@ -1,0 +1,25 @@
+"""The page on a scripted engine that answers with what it was asked: `python -m tests.browser.echo`."""
+
+from __future__ import annotations
+
+import sys
+
+from backends.adapters.scripted import Script, Scripted
+from backends.catalog import Catalog
+from backends.engine import Engine
+from backends.models import House, Models
+from ui.serving import serve
+
+if __name__ == "__main__":
+    models = Models(
+        Catalog.read(),
+        "llama_cpp",
+        Scripted().capabilities,
+        lambda card, fit: Scripted(lambda asked: Script(answer=tuple(asked.messages[-1].text))),
+        lambda artefact: True,
+        house=House(),
+    )
+    blocks = serve({"scripted": Engine(models)})
+    print(blocks.local_url, flush=True)
+    blocks.block_thread()
+    sys.exit(0)
