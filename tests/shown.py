@@ -12,7 +12,11 @@ from html.parser import HTMLParser
 from ui.formulas import MARKS
 
 NAMES = {"strong": "b", "em": "i", "s": "s"}
-_FORMULAS = {mark: sign for left, right, big in MARKS for mark, sign in ((left, "⟦M " if big else "⟦m "), (right, "⟧"))}
+_FORMULAS = {
+    mark: sign
+    for left, right, display in MARKS
+    for mark, sign in ((left, " ⟦M " if display else "⟦m "), (right, "⟧ " if display else "⟧"))
+}
 
 
 class _Reader(HTMLParser):
@@ -29,7 +33,7 @@ class _Reader(HTMLParser):
         self._after_pre = tag == "pre"
         if tag == "pre":
             self._in_pre = True
-            self.seen.append("⟦pre ")
+            self.seen.append(" ⟦pre ")
             self.codes.append("")
         elif tag == "code" and not self._in_pre:
             self.seen.append("⟦c ")
@@ -42,7 +46,7 @@ class _Reader(HTMLParser):
         if tag == "pre":
             self._in_pre = False
         if tag == "pre" or (tag == "code" and not self._in_pre) or tag in NAMES:
-            self.seen.append("⟧")
+            self.seen.append("⟧ " if tag == "pre" else "⟧")
 
     def handle_data(self, data: str) -> None:
         if self._after_pre and data.startswith("\n"):
@@ -52,7 +56,7 @@ class _Reader(HTMLParser):
             self.codes[-1] += data
             self.seen.append(data)
         else:
-            data = re.sub(r"\s+", " ", data)
+            data = re.sub(r"[ \t\r\n\f]+", " ", data)
             self.seen.append("".join(_FORMULAS.get(character, character) for character in data))
 
 

@@ -169,3 +169,16 @@ def test_a_source_that_breaks_ends_as_one_that_is_over(monkeypatch: pytest.Monke
 
     assert words_of(drain({"": breaks()}), "") == [Answer("a")]
     assert reported.get(timeout=PATIENCE_S).exc_type is ZeroDivisionError
+
+
+def test_what_takes_long_to_draw_is_drawn_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("ui.pace.time.monotonic", lambda: now[0])
+    tap = Tap()
+    batches = paced({"": iter(tap)}, lambda: 0.0)
+    tap.say(Answer("a"))
+    assert next(batches) == [("", Answer("a"))]
+    now[0] += 1.0  # that is how long it took to draw
+    tap.say(Answer("b"), Answer("c"), DONE, None)
+    assert next(batches) == [("", Answer("b")), ("", Answer("c")), ("", DONE)]
+    assert list(batches) == []

@@ -33,6 +33,7 @@ _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mathsf|operato
 _BETWEEN = frozenset({"and", "or", "to", "with", "und", "oder", "et", "ou"})
 _FUNCTIONS = frozenset({"sin", "cos", "tan", "log", "ln", "lim", "max", "min", "exp", "mod", "gcd", "det"})
 _ORDINAL = re.compile(r"(?:th|st|nd|rd|s)(?![A-Za-z0-9])")
+_CONTAINER = re.compile(r">|(?:[-+*]|\d{1,9}[.)])\s")  # a quotation or a list, whose own lines are looked at later
 _ENVIRONMENT = re.compile(r"\\begin\{((?:equation|align|aligned|gather|gathered|multline|cases|[bpvV]?matrix)\*?)\}")
 
 
@@ -164,10 +165,10 @@ def _is_ascii_alnum(character: str) -> bool:
 
 def _display(state: StateBlock, first: int, end_line: int, silent: bool) -> bool:
     """A formula that opens on this line and closes on a later one: its lines are no lists, rules or headings."""
-    if state.is_code_block(first) or (opened := _opened(_line(state, first))) is None:
+    line = _line(state, first)
+    if state.is_code_block(first) or _CONTAINER.match(line) or (opened := _opened(line)) is None:
         return False
     left, begin = opened
-    line = _line(state, first)
     right = left if left == "$$" else "\\]" if left == "\\[" else left.replace("begin", "end")
     if state.src.find(right, state.eMarks[first], state.eMarks[min(end_line, first + LONGEST_DISPLAY) - 1]) < 0:
         return False

@@ -136,6 +136,19 @@ def _put_back_line_ends(text: str, tokens: list[Token]) -> None:
             token.content = "".join(line + end for line, end in zip(lines, ends[first:], strict=False)) + rest
 
 
+def _diagram(source: str) -> str:
+    """A diagram for gradio's mermaid to draw below its source; it stays unseen where it is wrong.
+
+    Labels are text. Source that would set mermaid's own settings is not drawn.
+    """
+    if "%%{" in source or source.lstrip().startswith("---"):
+        return ""
+    return f'<div class="mermaid">{as_text(_LABELS_ARE_TEXT + source)}</div>\n'
+
+
+_LABELS_ARE_TEXT = '%%{init: {"htmlLabels": false, "flowchart": {"htmlLabels": false}}}%%\n'
+
+
 class _Renderer(RendererHTML):
     """markdown-it's, with code that is highlighted, formulas, tables that scroll, and no pictures."""
 
@@ -144,7 +157,8 @@ class _Renderer(RendererHTML):
         named = f' class="language-{name}"' if (name := _NO_NAME.sub("", language)) else ""
         growth: Growth | None = env.get("growth")
         code = (growth.coloured if growth else highlighted)(tokens[idx].content, language)
-        return f'<div class="code_wrap"><pre><code{named}>{code}</code></pre></div>\n'
+        block = f'<div class="code_wrap"><pre><code{named}>{code}</code></pre></div>\n'
+        return block + _diagram(tokens[idx].content) if language == "mermaid" and not growth else block
 
     def code_block(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
         return f'<div class="code_wrap"><pre><code>{escaped(tokens[idx].content)}</code></pre></div>\n'

@@ -1,7 +1,8 @@
 """Gathers the events of running answers into batches, so that the screen is drawn as often as an eye can follow.
 
 The first word of an answer goes out at once, so do its end and every sign of progress; between them a batch is at
-least `interval()` seconds after the last one. Knows nothing of what the events mean beyond that.
+least `interval()` seconds after the last one, and drawing takes at most a fifth of the time. Knows nothing of what the
+events mean beyond that.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from backends.types import Answer, Event, Thought
 
 Tagged = tuple[str, Event]
+
+REST = 4.0
+"""How many times as long as it took to draw a batch the next one waits: one processor also writes the answer."""
+LONGEST_REST_SECONDS = 2.0
 
 
 def paced(sources: Mapping[str, Iterator[Event]], interval: Callable[[], float]) -> Iterator[list[Tagged]]:
@@ -34,10 +39,14 @@ def _batches(
     events: queue.SimpleQueue[tuple[str, Event | None]], running: int, interval: Callable[[], float]
 ) -> Iterator[list[Tagged]]:
     started: set[str] = set()  # sources whose first word is out
-    last = 0.0
+    last = drawn_s = 0.0
+
+    def due() -> float:
+        return last + max(interval(), min(REST * drawn_s, LONGEST_REST_SECONDS))
+
     batch: list[Tagged] = []
     while running:
-        wait = max(0.0, last + interval() - time.monotonic()) if batch else None
+        wait = max(0.0, due() - time.monotonic()) if batch else None
         try:
             name, event = events.get(timeout=wait)
         except queue.Empty:
@@ -51,11 +60,13 @@ def _batches(
                 urgent = not is_word or name not in started
                 if is_word:
                     started.add(name)
-                if not urgent and time.monotonic() < last + interval():
+                if not urgent and time.monotonic() < due():
                     continue
         if batch:
+            began = time.monotonic()
             yield batch
             batch, last = [], time.monotonic()
+            drawn_s = last - began
 
 
 def _pump(name: str, source: Iterator[Event], events: queue.SimpleQueue[tuple[str, Event | None]]) -> None:
