@@ -13,6 +13,7 @@ from bench import (
     processes,
     real_engine,
     remote_speed,
+    rendering_speed,
     report,
     startup,
     transformers_speed,
@@ -21,6 +22,7 @@ from bench import (
 GROUPS = {
     "engine": real_engine.measure,
     "page": page_speed.measure,
+    "rendering": rendering_speed.measure,
     "startup": startup.measure,
     "pictures": picture_speed.measure,
     "room": full_room.measure,

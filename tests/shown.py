@@ -26,11 +26,12 @@ class _Reader(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.codes: list[str] = []
         self._in_pre = self._in_code = False
-        self._after_pre = False
+        self._after_pre = self._in_diagram = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         self._after_pre = tag == "pre"
+        self._in_diagram = dict(attrs).get("class") == "mermaid"
         if tag == "pre":
             self._in_pre = True
             self.seen.append(" ⟦pre ")
@@ -43,6 +44,7 @@ class _Reader(HTMLParser):
             self.seen.append(" ")
 
     def handle_endtag(self, tag: str) -> None:
+        self._in_diagram = False
         if tag == "pre":
             self._in_pre = False
         if tag == "pre" or (tag == "code" and not self._in_pre) or tag in NAMES:
@@ -52,6 +54,8 @@ class _Reader(HTMLParser):
         if self._after_pre and data.startswith("\n"):
             data = data[1:]  # as the browser's parser does
         self._after_pre = False
+        if self._in_diagram:
+            return  # drawn by mermaid, below its source
         if self._in_pre:
             self.codes[-1] += data
             self.seen.append(data)

@@ -38,11 +38,12 @@ _NO_NAME = re.compile(r"[^\w+#.-]")
 class Growth:
     """What was made of a text while it was shorter: a text that grows changes in its last block only.
 
-    `html`: of each block, by its source and the definitions of links that it was read with. `code`: the beginning of
-    the code that grows, and the same in colours.
+    `blocks`, `lines`: HTML of each block, and of each run of text in the last one, by its source and the definitions of
+    links that it was read with. `code`: the beginning of the code that grows, and the same in colours.
     """
 
-    html: dict[tuple[str, str], str] = field(default_factory=dict)
+    blocks: dict[tuple[str, str], str] = field(default_factory=dict)
+    lines: dict[tuple[str, str], str] = field(default_factory=dict)
     code: tuple[str, str] = ("", "")
 
     def coloured(self, code: str, language: str) -> str:
@@ -90,7 +91,7 @@ def blocks(text: str, growth: Growth | None = None) -> list[str]:
     if "\r" in text:
         _put_back_line_ends(text, tokens)
     lines, references = source.split("\n"), repr(env.get("references"))
-    known = growth.html if growth and "\r" not in text else {}
+    known = growth.blocks if growth and "\r" not in text else {}
     done = []
     separate = list(_apart(tokens))
     for block in separate:
@@ -120,10 +121,22 @@ def _html(block: list[Token], env: dict[str, Any], source: str) -> str:
     too_deep = any(token.level >= DEEPEST - 1 for token in block)
     if too_deep or any(token.type == "inline" and len(token.content) > LONGEST // 10 for token in block):
         return as_typed(source)
-    state = StateCore("", _MARKDOWN, env, block)
+    growth, references = env.get("growth"), repr(env.get("references"))
+    known = growth.lines if growth else {}
+    for token in block:
+        if token.type == "inline":
+            key = (token.content, references)
+            if key not in known:
+                known[key] = _line_html(token, env)
+            token.children = [Token("html_inline", "", 0, content=known[key])]
+    return str(_MARKDOWN.renderer.render(block, _MARKDOWN.options, env))
+
+
+def _line_html(token: Token, env: dict[str, Any]) -> str:
+    state = StateCore("", _MARKDOWN, env, [token])
     inline(state)
     text_join(state)
-    return str(_MARKDOWN.renderer.render(block, _MARKDOWN.options, env))
+    return str(_MARKDOWN.renderer.render([token], _MARKDOWN.options, env))
 
 
 def _put_back_line_ends(text: str, tokens: list[Token]) -> None:
