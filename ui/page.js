@@ -9,7 +9,7 @@
   const NAMES = /* NAMES */ {};
   document.documentElement.lang = NAMES[spoken] ? spoken : "en";
   const names = NAMES[spoken] || NAMES.en;
-  const NAMELESS = { ".submit-button": "send", ".stop-button": "stop", "#language-picker": "language", "#theme-toggle": "theme", "#forget-me": "forget_me", ".download-code": "download_code" };
+  const NAMELESS = { ".submit-button": "send", ".stop-button": "stop", "#language-picker": "language", "#theme-toggle": "theme", "#forget-me": "forget_me", ".download-code": "download_code", ".edit-textarea": "asked" };
   if (language && language !== navigator.language.split("-")[0]) {
     const core = performance.getEntriesByType("resource").map((entry) => entry.name).find((name) => /\/assets\/core-[^/]+\.js$/.test(name));
     if (core) import(core).then((module) => module.changeLocale(language));
@@ -188,6 +188,7 @@
     ".transcript .bot-row": { role: "group", "aria-label": names.answered },
     ".transcript [data-testid][aria-label]": { "aria-label": null }, // the whole message again, on an element of no role
     ".thought-group > .title button": { inert: "" }, // a button within one
+    ".toast-header[role=button]": { role: null, tabindex: null }, // around the button that closes it
     ".status": { tabindex: "0" },
   };
   // What scrolls in itself must be reached by the keyboard; what fits need not.
