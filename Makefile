@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3
 PY = $(VENV)/bin/python
 
-.PHONY: run setup setup-transformers test check fix bench space tiny dev clean
+.PHONY: run setup setup-transformers test check fix bench space tiny dev npm-is-missing clean
 
 run: setup
 	$(PY) app.py $(ARGS)
@@ -23,6 +23,16 @@ $(VENV)/.installed: requirements.txt
 	@touch $@
 
 dev: $(VENV)/.installed-dev
+
+# axe-core, which the test of accessibility puts into the page, and CommonMark's examples. Nothing of npm is served.
+dev: $(if $(shell command -v npm),node_modules/.package-lock.json,npm-is-missing)
+
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+npm-is-missing:
+	@echo "npm is missing: install the packages 'nodejs' and 'npm'; two tests in a browser need what they bring." >&2
 
 $(VENV)/.installed-dev: requirements.txt requirements-transformers.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -56,4 +66,4 @@ tiny: $(VENV)/.installed
 	$(PY) -m examples.tiny.evaluate
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

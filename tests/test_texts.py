@@ -63,7 +63,7 @@ def test_a_translation_keeps_placeholders_headings_and_lines(code: str) -> None:
     own = file_of(code)
     for key, english in file_of("en").items():
         assert placeholders(own[key]) == placeholders(english), key
-        assert own[key].startswith("### ") == english.startswith("### "), key
+        assert own[key].startswith("## ") == english.startswith("## "), key
         assert own[key].count("\n") == english.count("\n"), key
 
 

@@ -186,4 +186,5 @@ def context_line(transcript: Transcript, say: Say) -> str:
         return ""
     used = stats.prompt_tokens + stats.thinking_tokens + stats.answer_tokens
     text = say("context", used=f"{used:,}", total=f"{stats.context:,}")
-    return f"<meter min='0' max='{stats.context}' value='{used}' high='{stats.context * 0.8:.0f}'></meter> {text}"
+    bounds = f"min='0' max='{stats.context}' value='{used}' high='{stats.context * 0.8:.0f}'"
+    return f"<meter aria-hidden='true' {bounds}></meter> {text}"  # the text tells the same

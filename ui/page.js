@@ -6,10 +6,10 @@
   // The visitor's own choice comes before the browser's. Gradio's function for it lives in a module of a hashed name.
   const language = store(LANGUAGE);
   const spoken = (language || navigator.language).split("-")[0];
-  document.documentElement.lang = spoken;
   const NAMES = /* NAMES */ {};
+  document.documentElement.lang = NAMES[spoken] ? spoken : "en";
   const names = NAMES[spoken] || NAMES.en;
-  const NAMELESS = { ".submit-button": "send", ".stop-button": "stop", "#language-picker": "language", "#theme-toggle": "theme", "#forget-me": "forget_me", ".download-code": "download_code", ".copy-code": "copy_code", ".copy-text": "copy_text" };
+  const NAMELESS = { ".submit-button": "send", ".stop-button": "stop", "#language-picker": "language", "#theme-toggle": "theme", "#forget-me": "forget_me", ".download-code": "download_code", ".copy-code": "copy_code", ".copy-text": "copy_text", ".edit-textarea": "asked" };
   if (language && language !== navigator.language.split("-")[0]) {
     const core = performance.getEntriesByType("resource").map((entry) => entry.name).find((name) => /\/assets\/core-[^/]+\.js$/.test(name));
     if (core) import(core).then((module) => module.changeLocale(language));
@@ -206,14 +206,55 @@
   }, true);
   const clicked = () => { const said = meant; meant = ""; return said; };
 
+  // --- access: what gradio's markup, or a model's, tells wrongly to those who do not see the page or have no mouse ----
+
+  const MENDED = {
+    ".examples[role=list]": { role: "group", "aria-label": names.transcript }, // its children are buttons
+    ".bubble-wrap[role=log]": { "aria-label": names.transcript },
+    ".transcript .user-row": { role: "group", "aria-label": names.asked },
+    ".transcript .bot-row": { role: "group", "aria-label": names.answered },
+    ".transcript [data-testid][aria-label]": { "aria-label": null }, // the whole message again, on an element of no role
+    ".thought-group > .title button": { inert: "" }, // a button within one
+    ".toast-header[role=button]": { role: null, tabindex: null }, // around the button that closes it
+    ".status": { tabindex: "0" },
+  };
+  // What scrolls in itself must be reached by the keyboard; what fits need not.
+  const SCROLLS = ".gallery .notice, .transcript :is(pre, .scrolls, table, .katex-display, :is(p, ul, ol):has(.katex), .content-preview)";
+  const seen = new WeakSet();
+  const scrolls = new ResizeObserver((entries) => entries.forEach(({ target }) => {
+    const wide = target.scrollWidth > target.clientWidth + 1, high = target.scrollHeight > target.clientHeight + 1;
+    if ((wide || high) && getComputedStyle(target).overflowX !== "visible") target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+  }));
+  const mend = () => {
+    for (const [selector, attributes] of Object.entries(MENDED)) {
+      document.querySelectorAll(selector).forEach((element) => {
+        for (const [name, value] of Object.entries(attributes)) {
+          if (value === null) element.removeAttribute(name);
+          else if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+        }
+      });
+    }
+    document.querySelectorAll(".thought-group > .title").forEach((title) => title.setAttribute("aria-expanded", Boolean(title.nextElementSibling)));
+    document.querySelectorAll(SCROLLS).forEach((element) => { if (!seen.has(element)) { seen.add(element); scrolls.observe(element); } });
+    // A model begins with any heading it likes: what is told are levels that follow on each other, below the page's own.
+    document.querySelectorAll(".transcript .bot-row").forEach((answer) => {
+      const above = [];
+      answer.querySelectorAll("h1, h2, h3, h4, h5, h6").forEach((heading) => {
+        while (above.at(-1) >= heading.tagName[1]) above.pop();
+        heading.setAttribute("aria-level", 1 + above.push(heading.tagName[1]));
+      });
+    });
+  };
+
   const look = () => {
+    mend();
     document.querySelectorAll(".sidebar").forEach(settle);
     bringDrafts();
     document.querySelectorAll(".transcript .code_wrap:not(:has(.download-code))").forEach(addCodeTools);
     document.querySelectorAll(".transcript .message-buttons:not(:has(.copy-text))").forEach(addCopy);
     document.querySelectorAll(".columns .source:not(:has(+ .copy-text))").forEach((source) => source.after(tool("copy-text", COPY, copyFrom(() => source.textContent))));
     document.querySelectorAll(".transcript .edit-textarea:not([data-plain])").forEach(plain);
-    document.querySelectorAll(".transcript [data-testid][aria-label]").forEach((message) => message.removeAttribute("aria-label")); // its own HTML
     document.querySelectorAll(".gallery input[type=file]").forEach((input) => { input.accept = "image/*"; }); // what the dialogue offers first
     if (!navigator.mediaDevices) document.querySelectorAll(".camera").forEach((button) => { button.hidden = true; });
     for (const [selector, key] of Object.entries(NAMELESS)) {

@@ -106,6 +106,12 @@ def theme() -> gr.themes.Base:
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
         block_border_width="0px",
+        # Quiet, and still 4.5 to 1 on everything that they stand on.
+        body_text_color_subdued="*neutral_600",
+        input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_400",
+        block_title_text_color="*neutral_600",
+        block_label_text_color="*neutral_600",
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_dark="*primary_600",
     )
@@ -115,7 +121,7 @@ async def _script(request: Request) -> Response:
     """page.js with the names of the buttons that gradio leaves unnamed, in every language."""
     keys = (
         "send", "stop", "download_code", "copy_code", "copy_text", "language", "theme", "take_photo", "close",
-        "no_camera", "forget_me", "forget_sure", "restarting",
+        "no_camera", "forget_me", "forget_sure", "restarting", "transcript", "asked", "answered",
     )  # fmt: skip
     names = {code: {key: texts[key] for key in keys} for code, texts in dictionaries().items()}
     script = (FOLDER / "page.js").read_text("utf-8")

@@ -23,7 +23,7 @@ from backends.logs import logger
 from ui import owners
 from ui.people import People
 from ui.sessions import Sessions
-from ui.texts import say_for
+from ui.texts import language_for, say_for
 
 log = logger(__name__)
 
@@ -150,6 +150,7 @@ class SignInPages:
         if sign_in.huggingface:
             parts.append(f"<a class='button' href='login/huggingface'>{html.escape(say('sign_in_huggingface'))}</a>")
         told: dict[str, Any] = {
+            "LANGUAGE": language_for(request),
             "TITLE": html.escape(say("title")),
             "PROBLEM": f"<p role='alert'>{html.escape(say(problem))}</p>" if problem else "",
             "FORMS": "".join(parts),

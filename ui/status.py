@@ -103,7 +103,7 @@ class Status:
         loaded = _table(head, rows) if rows else f"<p>{html.escape(say('status_nothing_loaded'))}</p>"
         told = list(advice(self._room.metrics.recent[-AVERAGED:], memory.percent / 100))
         advised = "".join(f"<li>{html.escape(say(a.key, **a.values))}</li>" for a in told)
-        advised = f"<h3>{html.escape(say('status_advice'))}</h3><ul>{advised}</ul>" if told else ""
+        advised = f"<h2>{html.escape(say('status_advice'))}</h2><ul>{advised}</ul>" if told else ""
         return f"<div class='figures'>{cards}</div>{loaded}{advised}"
 
 
@@ -145,7 +145,7 @@ def _averages(answers: Sequence[Answered], say: Say) -> str:
     head = [say("model")] + [
         say(f"status_{name}") for name in ("answers", "speed", "first", "wait", "cached", "cancelled", "failed")
     ]
-    return f"<h3>{html.escape(say('status_averages', n=len(answers)))}</h3>{_table(head, rows)}"
+    return f"<h2>{html.escape(say('status_averages', n=len(answers)))}</h2>{_table(head, rows)}"
 
 
 def _limits(rules: Rules, say: Say) -> str:
@@ -153,13 +153,14 @@ def _limits(rules: Rules, say: Say) -> str:
     rows = [
         (say(f"limit_{field.name}"), f"{value:,}") for field in fields(rules) if (value := getattr(rules, field.name))
     ]
-    return f"<h3>{html.escape(say('status_limits'))}</h3>{_table((), rows)}" if rows else ""
+    return f"<h2>{html.escape(say('status_limits'))}</h2>{_table((), rows)}" if rows else ""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table>{f'<thead><tr>{top}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
+    thead = f"<thead><tr>{top}</tr></thead>" if head else ""
+    return f"<div class='scrolls' tabindex='0'><table>{thead}<tbody>{body}</tbody></table></div>"
 
 
 def _number(value: float | None) -> str:

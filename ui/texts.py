@@ -55,10 +55,14 @@ def speaker(language: str) -> Say:
 
 
 def say_for(request: gr.Request | None) -> Say:
+    return speaker(language_for(request))
+
+
+def language_for(request: gr.Request | None) -> str:
     """The visitor's language: what they chose, else the first one their browser asks for that there is."""
     if request is None:
-        return speaker("en")
+        return "en"
     wanted = [str(request.cookies.get(COOKIE, ""))]
     wanted += [part.split(";")[0].strip() for part in str(request.headers.get("accept-language", "")).split(",")]
     codes = (code.split("-")[0].lower() for code in wanted)
-    return speaker(next((code for code in codes if code in LANGUAGES), "en"))
+    return next((code for code in codes if code in LANGUAGES), "en")
