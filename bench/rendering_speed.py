@@ -15,20 +15,18 @@ from ui.transcript import Reply, Transcript, Turn
 
 STEP = 10  # characters between two drawings: the 0.1 s in which a small model writes some three tokens
 CHARACTERS_A_TOKEN = 4
+FUNCTION = (
+    'def area(width: float, height: float) -> float:\n    """In m2."""\n    return width * height  # both in m\n\n'
+)
+ROW = "| Qwen3 | 4 B | 12.5 tokens/s |\n"
 ANSWERS = {
     "prose with formulas": (
         "The **derivative** of $x^n$ is $n x^{n-1}$, so for $f(x) = 3x^2 + 2x$ we get:\n\n\\[\nf'(x) = 6x + 2\n\\]\n\n"
         "1. Bring the exponent down.\n2. Subtract one from it: `n - 1`.\n3. Add the terms up.\n\n"
     )
     * 9,
-    "code": "Here it is:\n\n```python\n"
-    + 'def area(width: float, height: float) -> float:\n    """In square metres."""\n    return width * height  # 2 m\n\n'
-    * 24
-    + "```\n",
-    "a table and lists": (
-        "| model | size | speed |\n|---|---|---|\n" + "| Qwen3 | 4 B | 12.5 tokens/s |\n" * 8 + "\n- one\n- two\n  - three\n\n"
-    )
-    * 6,
+    "code": f"Here it is:\n\n```python\n{FUNCTION * 24}```\n",
+    "a table and lists": f"| model | size | speed |\n|---|---|---|\n{ROW * 8}\n- one\n- two\n  - three\n\n" * 6,
 }
 
 

@@ -82,7 +82,9 @@ def show(page: Page, answers: Sequence[str], tmp_path: Path) -> Callable[[str], 
         screen.get_by_role("button", name="Import").click()
     chooser.value.set_files(file)
     expect(page.locator("#transcript-chat .bot-row")).to_have_count(len(answers))
-    page.wait_for_function("[...document.querySelectorAll('.formula')].every((formula) => formula.querySelector('.katex'))")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.formula')].every((one) => one.querySelector('.katex'))"
+    )
 
     def read(script: str, rows: str = ".bot-row") -> list[object]:
         return page.locator(f"#transcript-chat {rows}").evaluate_all(f"(rows) => rows.map({script})")
