@@ -63,9 +63,8 @@
 
   // What is copied is what was written, and never what the screen shows beside it. It lies unseen in the message.
   const addCopy = (bar) => {
-    const row = bar.previousElementSibling;
-    const written = () => row?.querySelector(row.classList.contains("user-row") ? ".typed" : ".source .typed");
-    if (written() && !row.querySelector(".column-name")) bar.firstElementChild.prepend(tool("copy-text", COPY, copyFrom(() => written().textContent)));
+    const typed = () => bar.previousElementSibling?.querySelector(".typed");
+    if (typed()) bar.firstElementChild.prepend(tool("copy-text", COPY, copyFrom(() => typed().textContent)));
   };
 
   // Gradio offers for editing what it shows, which is HTML.
@@ -252,8 +251,8 @@
     document.querySelectorAll(".sidebar").forEach(settle);
     bringDrafts();
     document.querySelectorAll(".transcript .code_wrap:not(:has(.download-code))").forEach(addCodeTools);
-    document.querySelectorAll(".transcript .message-buttons:not(:has(.copy-text))").forEach(addCopy);
-    document.querySelectorAll(".columns .source:not(:has(+ .copy-text))").forEach((source) => source.after(tool("copy-text", COPY, copyFrom(() => source.textContent))));
+    document.querySelectorAll(".transcript .user-row + .message-buttons:not(:has(.copy-text))").forEach(addCopy);
+    document.querySelectorAll(".transcript .source:not(:has(+ .copy-text))").forEach((source) => source.after(tool("copy-text", COPY, copyFrom(() => source.textContent))));
     document.querySelectorAll(".transcript .edit-textarea:not([data-plain])").forEach(plain);
     document.querySelectorAll(".gallery input[type=file]").forEach((input) => { input.accept = "image/*"; }); // what the dialogue offers first
     if (!navigator.mediaDevices) document.querySelectorAll(".camera").forEach((button) => { button.hidden = true; });

@@ -101,8 +101,8 @@ def test_the_table_of_cases_is_seen_and_copied_as_it_says(page: Page, tmp_path: 
     assert read(SOURCE) == texts
     assert read(TYPED, ".user-row") == texts
     for row in (0, len(texts) // 2, len(texts) - 1):
-        for kind in ("user", "bot"):
-            page.locator(f"#transcript-chat .{kind}-row + .message-buttons").nth(row).locator(".copy-text").click()
+        for place in (".user-row + .message-buttons", ".bot-row"):
+            page.locator(f"#transcript-chat {place}").nth(row).locator(".copy-text").click()
             assert page.evaluate("navigator.clipboard.readText()") == texts[row]
 
 
@@ -166,3 +166,18 @@ def test_a_question_is_edited_as_it_was_typed_and_not_as_it_is_shown(page: Page,
     expect(page.locator("#transcript-chat .figures")).to_be_visible()
     assert read(TYPED, ".user-row") == [typed + "and <i>more</i>"]
     assert read(SOURCE) == [typed + "and <i>more</i>"]
+
+
+def test_a_diagram_is_drawn_below_its_source_with_labels_that_are_text(page: Page, tmp_path: Path) -> None:
+    drawn = "```mermaid\ngraph TD\n  A[Tea] --> B[\"<img src=x> <b>hot</b>\"]\n```"
+    wrong = "```mermaid\nthis is no diagram\n```"
+    settings = '```mermaid\n%%{init: {"htmlLabels": true}}%%\ngraph TD\n  A --> B\n```'
+    read = show(page, [drawn, wrong, settings], tmp_path)
+    assert read(CODE) == [[text.removeprefix("```mermaid\n").removesuffix("```")] for text in (drawn, wrong, settings)]
+    rows = page.locator("#transcript-chat .bot-row")
+    expect(rows.nth(0).locator(".mermaid svg")).to_be_visible()
+    expect(rows.nth(0).locator(".mermaid text").last).to_contain_text("<img")
+    assert rows.nth(0).locator(".mermaid img, .mermaid b").count() == 0
+    expect(rows.nth(1).locator(".mermaid")).to_be_hidden()
+    assert rows.nth(2).locator(".mermaid").count() == 0
+    expect(page.get_by_text("Syntax error in text")).to_have_count(0)
