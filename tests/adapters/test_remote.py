@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from backends.adapters import openai_compatible
 from backends.cancel import Controls
 from backends.catalog import Catalog
 from backends.engine import Engine
+from backends.lengths import LONGEST_TOKEN
 from backends.remote_engines import RemoteEngine
 from backends.remote_models import RemoteModels
 from backends.types import (
@@ -31,6 +33,7 @@ from backends.types import (
 from tests.adapters.misbehaving import MODEL, Handler, Misbehaving, chunk, data, finish, misbehaving
 
 START = chunk("So far")
+PATIENCE_S = 30.0
 SECRET = "secret /srv/path hf_token"
 
 
@@ -126,6 +129,35 @@ def test_thoughts_are_told_from_the_answer_wherever_they_come(
     server.act = lambda h: h.stream(*pieces, finish())
     events = ask(think=True)
     assert (text(events, Thought), text(events)) == ("Hm.", "Yes.")
+
+
+COUNTING = {"no counts": {}, "a count that stays at 0": {"usage": {"prompt_tokens": 3, "completion_tokens": 0}}}
+
+
+@pytest.mark.parametrize("think", [False, True])
+@pytest.mark.parametrize("counting", COUNTING.values(), ids=COUNTING)
+def test_a_server_that_knows_no_limit_is_cut_at_it_and_hung_up_on(
+    server: Misbehaving, engine: Engine, counting: dict[str, Any], think: bool
+) -> None:
+    server.act = lambda h: h.talk(data(choices=[{"delta": {"reasoning" if think else "content": "on "}}], **counting))
+    card = engine.models.choose("chat")
+    sampling = Sampling(max_new_tokens=12)
+    request = GenerationRequest(card, (Message.of("user", "Hello?"),), sampling, Thinking(think))
+    events = list(engine.run(request, Controls()))
+    done = events[-1]
+    assert isinstance(done, Done)
+    assert done.reason == "length"
+    assert done.usage.thinking + done.usage.answer == (0 if counting else 12)
+    spoken = text(events, Thought if think else Answer)
+    assert spoken == "on " * 12 or (counting and len(spoken) <= 12 * LONGEST_TOKEN)
+    assert server.hung_up.wait(PATIENCE_S), "the server writes on for nobody"
+
+
+def test_a_chunk_that_holds_the_last_thought_and_the_first_word_counts_once(server: Misbehaving, ask: Ask) -> None:
+    server.act = lambda h: h.stream(chunk("<think>Hm."), chunk("</think>Yes"), chunk("."), finish())
+    done = ask(think=True)[-1]
+    assert isinstance(done, Done)
+    assert done.usage.thinking + done.usage.answer == 3
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
