@@ -62,11 +62,9 @@ class Deaf(Scripted):
 
 
 def asked(card: Card, most: int, thinking: Thinking | None = None) -> GenerationRequest:
-    rule = ThinkingRule(kind="switch")
-    messages = (Message.of("user", "Why?"),)
-    return GenerationRequest(
-        card.model_copy(update={"thinking": rule}), messages, Sampling(max_new_tokens=most, seed=1), thinking or Thinking()
-    )
+    card = card.model_copy(update={"thinking": ThinkingRule(kind="switch")})
+    sampling = Sampling(max_new_tokens=most, seed=1)
+    return GenerationRequest(card, (Message.of("user", "Why?"),), sampling, thinking or Thinking())
 
 
 def deltas(events: list[Event]) -> list[Thought | Answer]:
