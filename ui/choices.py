@@ -56,6 +56,7 @@ class Choices:
             self.thinking,
             conversation=asker.conversation,
             person=asker.person,
+            address=asker.address,
         )
 
 
