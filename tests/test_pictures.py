@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from backends import pictures
 from backends.errors import InvalidRequest, OutOfMemory
 from backends.eyes import Eyes
+from backends.picture_files import is_animated
 from backends.pictures import MAX_BYTES, STORED_PIXELS, decode, fitted, fitted_size, visual_tokens_of
 from backends.types import Image
 
@@ -462,6 +463,28 @@ def test_of_an_animation_the_first_picture_counts(kind: str) -> None:
         frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
     )
     assert set(shown(data)) == {RED}
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_animation_is_told_from_a_still_picture_wherever_it_is_cut(kind: str, count: int) -> None:
+    frames = [PIL.Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE)[:count]]
+    data = saved(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert is_animated(data) == (count > 1)
+    assert is_animated(data + b"and what follows it") == (count > 1)
+    for end in range(len(data)):
+        assert not is_animated(data[:end]) or count > 1
+
+
+@given(st.binary(max_size=80))
+def test_whether_something_is_animated_can_be_asked_of_anything(rest: bytes) -> None:
+    for begin in (b"GIF89a", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"RIFF\0\0\0\0WEBPVP8X", b""):
+        assert is_animated(begin + rest) in (True, False)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_still_picture_of_any_kind_is_not_animated(kind: str) -> None:
+    assert not is_animated(FILES[kind])
 
 
 def test_what_a_phone_appends_to_a_jpeg_does_no_harm() -> None:
