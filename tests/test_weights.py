@@ -25,6 +25,7 @@ from weight_servers import (
     Handler,
     Origin,
     answers,
+    damage,
     dies_at,
     drain,
     honest,
@@ -358,6 +359,50 @@ def test_a_changed_file_is_checked_again_set_aside_and_named(store: WeightStore)
         fetched(store, artefact())
     assert not path.exists()
     assert len(damaged(store, artefact())) == 1
+
+
+@pytest.mark.parametrize("at", [0, len(CONTENT) // 2, len(CONTENT) - 1])
+@pytest.mark.parametrize("known", [True, False], ids=["in the catalog", "remembered"])
+def test_a_file_that_an_engine_cannot_read_is_hashed_whatever_its_time_says(
+    hub: Origin, store: WeightStore, at: int, known: bool
+) -> None:
+    path = fetched(store, artefact())
+    wanted = artefact() if known else artefact(sha256=None)
+    damage(path, at)
+    assert store.have(wanted), "nothing has told it so far"
+    with pytest.raises(DamagedFile, match=re.escape(FILE)) as caught:
+        drain(store.check_again(wanted, Cancel()))
+    assert says_nothing_private(caught.value, store)
+    assert "fetch it anew" in caught.value.hint
+    assert not path.exists()
+    assert len(damaged(store, wanted)) == 1
+    assert fetched(store, artefact()).read_bytes() == CONTENT
+
+
+def test_a_sound_file_that_an_engine_cannot_read_stays(hub: Origin, store: WeightStore) -> None:
+    path = fetched(store, artefact())
+    before = {file.name: file.stat().st_mtime_ns for file in path.parent.iterdir()}
+    events, _ = drain(store.check_again(artefact(), Cancel()))
+    assert {event.stage for event in events} == {"checking"}
+    assert {file.name: file.stat().st_mtime_ns for file in path.parent.iterdir()} == before
+    assert store.have(artefact())
+
+
+def test_what_is_not_here_or_has_no_checksum_is_left_alone(store: WeightStore) -> None:
+    assert drain(store.check_again(artefact(), Cancel()))[0] == []
+    put(store, CONTENT)
+    assert drain(store.check_again(artefact(sha256=None), Cancel()))[0] == []
+    own = artefact(hub=None, sha256=None, folder="examples/tiny/model", file="tiny-f16.gguf")
+    assert drain(store.check_again(own, Cancel()))[0] == []
+    assert store.path(artefact()).read_bytes() == CONTENT
+
+
+def test_checking_again_can_be_cancelled(hub: Origin, store: WeightStore) -> None:
+    fetched(store, artefact())
+    cancel = Cancel()
+    cancel()
+    with pytest.raises(Cancelled):
+        drain(store.check_again(artefact(), cancel))
 
 
 def test_a_damaged_file_is_replaced_where_a_source_has_it(hub: Origin, store: WeightStore) -> None:

@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import constants
-from weight_servers import CONTENT, Handler, Origin, answers, drain, honest, sha256, wait_until
+from weight_servers import CONTENT, Handler, Origin, answers, damage, drain, honest, sha256, wait_until
 from weight_servers import hub as hub
 from weight_servers import nobody_elses_settings as nobody_elses_settings
 from weight_servers import origins as origins
@@ -179,6 +180,25 @@ def test_wrong_bytes_are_set_aside_named_and_fetched_anew(toy: Toy, store: Weigh
     assert name not in held(folder)
     assert [path.name.partition(".damaged-")[0] for path in folder.glob("*.damaged-*")] == [name]
     assert held(fetched(store)) == FILES
+
+
+@pytest.mark.parametrize("names", [["config.json"], [FIRST, "tokenizer.json"], [SECOND], []])
+def test_files_that_were_damaged_after_their_check_are_found_and_brought_anew_alone(
+    toy: Toy, store: WeightStore, names: list[str]
+) -> None:
+    folder = fetched(store)
+    for name in names:
+        damage(folder / name)
+    assert store.have_repository(WANTED), "nothing has told it so far"
+    with pytest.raises(DamagedFile) if names else nullcontext() as caught:
+        drain(store.check_again(WANTED, Cancel()))
+    if caught is not None:
+        assert any(name in caught.value.message for name in names)
+    assert sorted(path.name.partition(".damaged-")[0] for path in folder.glob("*.damaged-*")) == sorted(names)
+    assert store.have_repository(WANTED) == (not names)
+    toy.origin.requests.clear()
+    assert held(fetched(store)) == FILES
+    assert sorted(toy.given) == sorted(names)
 
 
 def test_a_push_between_two_attempts_leaves_one_revision(toy: Toy, store: WeightStore) -> None:

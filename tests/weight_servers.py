@@ -32,6 +32,15 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def damage(path: Path, at: int = 0) -> None:
+    """One bit, and nothing about the file tells it."""
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def drain(steps: Generator[Loading, None, Result]) -> tuple[list[Loading], Result]:
     events = []
     while True:
