@@ -145,8 +145,11 @@ class WeightStore:
         """For what an engine cannot read: compares with the checksums whatever was remembered of an earlier check, for
         a damaged file may have the size and the time of the sound one. Yields 'checking'.
 
-        Raises `DamagedFile` after setting aside what is damaged; the next fetch brings it anew.
+        Raises `DamagedFile` after setting aside what is damaged; the next fetch brings it anew. The playground's own
+        files have no checksum: they are as they came.
         """
+        if wanted.folder:
+            return
         artefacts: tuple[Artefact, ...] = (wanted,) if isinstance(wanted, Artefact) else ()
         if isinstance(wanted, Repository) and (listing := Listing.remembered(self._listing_file(wanted))):
             artefacts = listing.files

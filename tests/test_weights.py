@@ -393,7 +393,9 @@ def test_what_is_not_here_or_has_no_checksum_is_left_alone(store: WeightStore) -
     put(store, CONTENT)
     assert drain(store.check_again(artefact(sha256=None), Cancel()))[0] == []
     own = artefact(hub=None, sha256=None, folder="examples/tiny/model", file="tiny-f16.gguf")
+    before = set(store.path(own).parent.iterdir())
     assert drain(store.check_again(own, Cancel()))[0] == []
+    assert set(store.path(own).parent.iterdir()) == before
     assert store.path(artefact()).read_bytes() == CONTENT
 
 
