@@ -26,10 +26,9 @@ from backends.catalog import Card
 from backends.errors import LimitReached
 from backends.limits import GONE_SECONDS, Limits, Rules
 from backends.room import Room
+from tests.patience import PATIENCE_S
 from tests.served import Served, scripted_engine, serving
 from ui.people import People
-
-PATIENCE_S = 30.0
 
 people = st.text(min_size=1, max_size=9)
 
@@ -84,7 +83,7 @@ def at_once(work: Callable[[int], int], threads: int) -> int:
     ready = threading.Barrier(threads)
 
     def run(number: int) -> int:
-        ready.wait(10)
+        ready.wait(PATIENCE_S)
         return work(number)
 
     with ThreadPoolExecutor(threads) as pool:

@@ -11,7 +11,6 @@ import random
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -48,13 +47,6 @@ def drain(steps: Generator[Loading, None, Result]) -> tuple[list[Loading], Resul
             events.append(next(steps))
         except StopIteration as end:
             return events, end.value
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -25,6 +25,7 @@ from backends.catalog import Card, Catalog
 from backends.errors import EngineDied
 from backends.thinking import CLOSING_SENTENCE, think_then_answer
 from backends.types import Answer, Done, GenerationRequest, Loading, Message, Sampling, Thinking, Thought
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from backends.weights import WeightStore
@@ -33,7 +34,6 @@ pytestmark = pytest.mark.model
 
 ROOT = Path(__file__).resolve().parents[2]
 CARD = "qwen2.5-coder-0.5b-instruct"
-PATIENCE_S = 20.0
 COUNT = "Write all the numbers from 1 to 1000, with a space after each:"
 
 
