@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from backends.errors import UnknownModel
 from backends.eyes import Eyes as Eyes
+from backends.nearest import nearest, quoted
 from backends.types import Sampling
 
 OWN_FOLDER = r"^([a-z][a-z0-9_/]*)?$"
@@ -265,12 +266,16 @@ class Catalog:
         return iter(self.cards)
 
     def get(self, card_id: str) -> Card:
-        """Raises `UnknownModel`; never guesses another one."""
+        """Raises `UnknownModel`, which names the nearest; never guesses another one."""
         try:
             return self._by_id[card_id]
         except KeyError:
-            shown = card_id if len(card_id) <= 60 else card_id[:60] + "…"
-            raise UnknownModel(f"There is no model with the id {shown!r} in the catalog.") from None
+            sentence = f"There is no model with the id {quoted(card_id)} in the catalog{self.nearest(card_id)}."
+            raise UnknownModel(sentence) from None
+
+    def nearest(self, name: str) -> str:
+        """The end of a sentence that names the ids of the cards that may be meant."""
+        return nearest(name, {alias: card.id for card in self for alias in (card.name, card.id)})
 
     def with_quantised(self, engine: str) -> Catalog:
         """With every 16-bit repository of `engine` also at 8 and at 4 bit, after the card itself."""
@@ -307,7 +312,7 @@ class Catalog:
             name, rows = row.get("id", "(no id)"), row.get("sampling")
             if isinstance(rows, str):
                 if rows not in profiles:
-                    faults.append(f"{name}: there is no profile {rows!r}")
+                    faults.append(f"{name}: there is no profile {quoted(rows)}{nearest(rows, profiles.keys())}")
                     continue
                 row = {**row, "sampling": profiles[rows]}
             try:

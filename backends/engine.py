@@ -74,7 +74,7 @@ class Engine:
         story = _Story()
         try:
             with self.room.gate.passing(controls.cancel):
-                self.room.limits.admit(request.person)
+                self.room.limits.admit(request.person, request.address)
                 for event in self._run(request, controls, story.clock):
                     if isinstance(event, Thought | Answer):
                         self.last_token_at = time.monotonic()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -37,6 +38,14 @@ class Rules:
     people_at_once: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """When somebody last did something, and from which address; empty for who has signed in."""
+
+    at: float
+    address: str
+
+
 class Limits:
     """Keeps the rules for everybody. People are keys; who has none is not counted (the playground's own probes)."""
 
@@ -56,13 +65,16 @@ class Limits:
         self._tokens = RateLimitItemPerHour(self.rules.tokens_per_hour or 1)
         self._clock = clock
         self._lock = threading.Lock()
-        self._here: dict[str, float] = {}  # when each person last did something, the longest ago first
+        self._here: dict[str, _Seen] = {}  # the one who did nothing for longest first
 
-    def admit(self, person: str) -> None:
-        """Counts one answer. Raises `LimitReached`, which says which limit and until when."""
+    def admit(self, person: str, address: str = "") -> None:
+        """Counts one answer. Raises `LimitReached`, which says which limit and until when.
+
+        `address`: where somebody comes from who has not signed in. Whoever wants to can have many such persons.
+        """
         if not person:
             return
-        self._enter(person)
+        self._enter(person, address)
         rules = self.rules
         try:
             with self._counting:
@@ -80,7 +92,7 @@ class Limits:
             return
         with self._lock:
             if person in self._here:  # who was refused a place gets none by being told so
-                self._here_again(person)
+                self._here_again(person, self._here[person].address)
         if self.rules.tokens_per_hour and tokens:
             try:
                 with self._counting:
@@ -95,24 +107,37 @@ class Limits:
             self._forget()
             return len(self._here)
 
-    def _enter(self, person: str) -> None:
+    def _enter(self, person: str, address: str) -> None:
         most = self.rules.people_at_once
         with self._lock:
             self._forget()
-            if most and person not in self._here and len(self._here) >= most:
+            if most and person not in self._here and len(self._here) >= most and not self._place_from_many(address):
                 first = next(iter(self._here.values()))
                 raise LimitReached(
                     f"{most} people use the playground already, as many as its host allows at once.",
-                    f"A place may be free {_in(GONE_SECONDS - (self._clock() - first))}; send again then.",
+                    f"A place may be free {_in(GONE_SECONDS - (self._clock() - first.at))}; send again then.",
                 )
-            self._here_again(person)
+            self._here_again(person, address)
 
-    def _here_again(self, person: str) -> None:
+    def _place_from_many(self, address: str) -> bool:
+        """Frees a place of the address that has the most, if `address` then has no more than it.
+
+        So one address may fill an empty house, as a class behind one router does, but keeps nobody out of it. Whose
+        place is taken is the one who did nothing for longest; what is being written for them goes on.
+        """
+        held = Counter(seen.address for seen in self._here.values() if seen.address)
+        largest, places = next(iter(held.most_common(1)), ("", 0))
+        if places <= held[address] + 1:
+            return False
+        del self._here[next(person for person, seen in self._here.items() if seen.address == largest)]
+        return True
+
+    def _here_again(self, person: str, address: str) -> None:
         self._here.pop(person, None)
-        self._here[person] = self._clock()
+        self._here[person] = _Seen(self._clock(), address)
 
     def _forget(self) -> None:
-        gone = [person for person, seen in self._here.items() if self._clock() - seen > GONE_SECONDS]
+        gone = [person for person, seen in self._here.items() if self._clock() - seen.at > GONE_SECONDS]
         for person in gone:
             del self._here[person]
 

@@ -10,6 +10,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from typing import Literal
 
 Format = Literal["PNG", "JPEG", "WEBP", "GIF", "BMP"]
@@ -74,6 +75,41 @@ def bare(data: bytes, kind: Format) -> bytes:
     except (struct.error, IndexError) as exc:
         raise Damaged from exc
     return _bare_jpeg(data) if kind == "JPEG" else data
+
+
+def is_animated(data: bytes) -> bool:
+    """Whether more than one frame is shown, of which `bare` keeps the first. Damaged files are not."""
+    try:
+        match format_of(data):
+            case "GIF":
+                return len(list(islice(_gif_frames(data), 2))) == 2
+            case "PNG":
+                return any(name == b"acTL" and content[:4] > b"\0\0\0\1" for name, content in _png_chunks(data))
+            case "WEBP":
+                return len(list(islice(_webp_frames(data), 2))) == 2
+    except (struct.error, IndexError, Damaged):
+        pass
+    return False
+
+
+def _gif_frames(data: bytes) -> Iterator[int]:
+    """Where each picture of a GIF begins."""
+    position = 13 + _palette_bytes(data[10])
+    while (block := data[position]) in (0x21, 0x2C):
+        if block == 0x2C:
+            yield position
+        pixels = position + 11 + _palette_bytes(data[position + 9])
+        position = _after_sub_blocks(data, pixels if block == 0x2C else position + 2)
+
+
+def _webp_frames(data: bytes) -> Iterator[int]:
+    """Where each frame of an animated WebP begins."""
+    position = 12
+    while position < len(data):
+        name, length = struct.unpack_from("<4sI", data, position)
+        if name == b"ANMF":
+            yield position
+        position += 8 + length + (length & 1)
 
 
 def webp_size(data: bytes) -> tuple[int, int]:

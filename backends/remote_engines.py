@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from backends.dialects import DIALECTS, HOSTS
 from backends.machine import THIS_MACHINE
+from backends.nearest import nearest, quoted
 
 
 class RemoteEngine(BaseModel):
@@ -48,7 +49,7 @@ class RemoteEngine(BaseModel):
     @classmethod
     def _known(cls, value: str) -> str:
         if value != "auto" and value not in DIALECTS:
-            raise ValueError(f"must be 'auto' or one of {', '.join(DIALECTS)}")
+            raise ValueError(f"must be 'auto' or one of {', '.join(DIALECTS)}{nearest(value, DIALECTS.keys())}")
         return value
 
     @property
@@ -90,7 +91,7 @@ def read_engines(file: Path) -> tuple[RemoteEngine, ...]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise BadEngines([f"engines: the file is not TOML: {exc}"]) from exc
     strays = [name for name in data if name != "engine"]
-    problems = [f"engines: there is no setting {name!r}; each engine is an [[engine]]" for name in strays]
+    problems = [f"engines: there is no setting {quoted(name)}; each engine is an [[engine]]" for name in strays]
     rows = data.get("engine", [])
     engines: list[RemoteEngine] = []
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
@@ -98,7 +99,7 @@ def read_engines(file: Path) -> tuple[RemoteEngine, ...]:
         try:
             engine = RemoteEngine.model_validate(row)
         except ValidationError as exc:
-            problems += [f"{who}: {'.'.join(map(str, e['loc']))}: {_sentence(e['msg'])}" for e in exc.errors()]
+            problems += [f"{who}: {'.'.join(map(str, e['loc']))}: {_sentence(e)}" for e in exc.errors()]
             continue
         if engine.key_env and not engine.key:
             problems.append(f"{who}: the environment variable {engine.key_env} is not set; set it, or remove key_env")
@@ -113,5 +114,6 @@ def _name(row: Any) -> str:
     return str(row.get("name", "")) if isinstance(row, dict) else ""
 
 
-def _sentence(message: str) -> str:
-    return message.removeprefix("Value error, ")
+def _sentence(fault: Any) -> str:
+    near = nearest(fault["loc"][-1], RemoteEngine.model_fields.keys()) if fault["type"] == "extra_forbidden" else ""
+    return f"{fault['msg'].removeprefix('Value error, ')}{near}"

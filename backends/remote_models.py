@@ -18,6 +18,7 @@ from backends.errors import EngineError
 from backends.hardware import Fit, Ranked, suits
 from backends.model_names import card_for
 from backends.models import Model
+from backends.nearest import nearest, quoted
 from backends.remote_engines import RemoteEngine
 from backends.types import Backend, Capabilities, Loading, Sampling
 
@@ -84,9 +85,11 @@ class RemoteModels:
         strangers = sorted(set(self.entry.models) - {model.name for model in self._served.values()})
         unknown = sorted(card for card in self.entry.models.values() if card_for(card, self._known) is None)
         if strangers:
-            return f"The engine has no model called {strangers[0]!r}; correct it in 'models'."
+            near = nearest(strangers[0], [model.name for model in self._served.values()])
+            return f"The engine has no model called {quoted(strangers[0])}; correct it in 'models'{near}."
         if unknown:
-            return f"There is no card {unknown[0]!r}; the ids stand in backends/catalog.toml."
+            near = self._known.nearest(unknown[0])
+            return f"There is no card {quoted(unknown[0])}; the ids stand in backends/catalog.toml{near}."
         return "" if self._served else "The engine offers no model; load one there."
 
     def choose(self, task: str) -> Card:

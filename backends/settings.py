@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from backends import registry
 from backends.limits import Rules
+from backends.nearest import nearest, quoted
 from backends.remote_engines import BadEngines, RemoteEngine, read_engines
 from backends.settings_problems import problems_here
 
@@ -37,6 +38,7 @@ class Settings(BaseSettings):
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_prog_name="python app.py",
+        cli_exit_on_error=False,
         extra="forbid",
         frozen=True,
     )
@@ -132,7 +134,7 @@ class Settings(BaseSettings):
                 remote = read_engines(file)
         names = ("auto", *registry.ENGINES, *(entry.name for entry in remote))
         if value not in names:
-            raise ValueError(f"must be one of {', '.join(names)}")
+            raise ValueError(f"must be one of {', '.join(names)}{nearest(value, names)}")
         return value
 
     @field_validator("host")
@@ -186,6 +188,9 @@ class Settings(BaseSettings):
         return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
 
 
+FIELDS = Settings.model_fields
+
+
 class BadSettings(Exception):
     """Everything that is wrong with the settings; each problem one line that says what to do."""
 
@@ -197,9 +202,9 @@ class BadSettings(Exception):
 def read_settings(arguments: list[str]) -> Settings:
     """From the environment and the command line, checked against this machine. Raises `BadSettings`."""
     problems = [
-        f"{name}: there is no such setting; remove it, or see python app.py --help"
+        _unknown(name, "setting", name.removeprefix(PREFIX), {field: PREFIX + field.upper() for field in FIELDS})
         for name in os.environ
-        if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() not in Settings.model_fields
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() not in FIELDS
     ]
     values: dict[str, Any] = {"_cli_parse_args": arguments}
     try:
@@ -207,13 +212,21 @@ def read_settings(arguments: list[str]) -> Settings:
     except ValidationError as exc:
         raise BadSettings(problems + [_line(fault) for fault in exc.errors()]) from exc
     except SettingsError as exc:
-        raise BadSettings([*problems, str(exc).splitlines()[0]]) from exc
+        flags = {field.replace("_", "-"): f"--{field.replace('_', '-')}" for field in FIELDS}
+        strays = [word for word in (argument.partition("=")[0] for argument in arguments) if word.startswith("--")]
+        unknown = [word for word in strays if word[2:].removeprefix("no-") not in flags]
+        told = [_unknown(word, "flag", word[2:], flags) for word in unknown] or [str(exc).splitlines()[0]]
+        raise BadSettings([*problems, *told]) from exc
     if problems := problems + problems_here(settings):
         raise BadSettings(problems)
     return settings
 
 
+def _unknown(name: str, kind: str, asked: str, known: dict[str, str]) -> str:
+    return f"{quoted(name)}: there is no such {kind}; remove it, or see python app.py --help{nearest(asked, known)}"
+
+
 def _line(fault: Any) -> str:
     name = "_".join(str(part) for part in fault["loc"])
-    given = f" (given: {str(fault['input'])[:40]})" if name else ""
+    given = f" (given: {quoted(str(fault['input']))})" if name else ""
     return f"{name or 'settings'}: {fault['msg'].removeprefix('Value error, ')}{given}"

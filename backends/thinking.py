@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from backends.cancel import Cancel, Controls
+from backends.lengths import kept_to_length
 from backends.prompts import with_reasoning_prompt
 from backends.types import Answer, Backend, Begun, Done, GenerationRequest, Loading, Thought, Usage
 
@@ -99,7 +100,7 @@ def think_then_answer(
     continues = backend.capabilities.continues
     request = prepare(request, continues)
     if not request.thinking.enabled or not continues:
-        yield from backend.stream(request, controls.cancel)
+        yield from kept_to_length(backend, request, controls.cancel)
         return
     cut = Cancel()  # ends the thinking phase only, for whichever reason
     forget = [controls.cancel.on_cancel(cut), controls.answer_now.on_cancel(cut)]
@@ -108,7 +109,7 @@ def think_then_answer(
     answer: list[str] = []
     first: Done | None = None
     try:
-        for event in backend.stream(request, cut):
+        for event in kept_to_length(backend, request, cut):
             if isinstance(event, Thought):
                 thoughts.append(event.text)
                 thinking_tokens += event.tokens
@@ -130,18 +131,21 @@ def think_then_answer(
     if controls.cancel.is_set() or first.reason == "length" or ("".join(answer).strip() and not cut_short):
         yield first
         return
+    left = request.sampling.max_new_tokens - thinking_tokens - first.usage.answer
+    if left < 1:
+        yield replace(first, reason="length")
+        return
 
     if not answer:
         closing = CLOSING_SENTENCE if cut_short else PROMPTED_CLOSING
         thoughts.append(closing)
         yield Thought(closing, tokens=0)
-    left = max(1, request.sampling.max_new_tokens - thinking_tokens - first.usage.answer)
     again = replace(
         request,
         sampling=request.sampling.model_copy(update={"max_new_tokens": left}),
         begun=Begun(thoughts="".join(thoughts), closed=True, answer="".join(answer)),
     )
-    for event in backend.stream(again, controls.cancel):
+    for event in kept_to_length(backend, again, controls.cancel):
         if isinstance(event, Done):
             answer_tokens = first.usage.answer + event.usage.answer
             usage = Usage(first.usage.prompt, first.usage.cached, thinking_tokens, answer_tokens)

@@ -131,7 +131,8 @@ class Begun:
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One question. `conversation` is the same for all questions of one, and tells nothing of whose it is; `person` is
-    the key under which its asker waits for a turn, and never leaves the playground."""
+    the key under which its asker waits for a turn, `address` whom they share places with; neither leaves the
+    playground."""
 
     card: Card
     messages: tuple[Message, ...]
@@ -141,6 +142,7 @@ class GenerationRequest:
     begun: Begun | None = None
     conversation: str = ""
     person: str = ""
+    address: str = ""
 
     @property
     def images(self) -> tuple[Image, ...]:

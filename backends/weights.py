@@ -141,6 +141,34 @@ class WeightStore:
             yield from alone(listing_file, repository.hub, self._bring_repository(repository, cancel), cancel)
         return listing_file.parent
 
+    def check_again(self, wanted: Artefact | Repository, cancel: Cancel) -> Iterator[Loading]:
+        """For what an engine cannot read: compares with the checksums whatever was remembered of an earlier check, for
+        a damaged file may have the size and the time of the sound one. Yields 'checking'.
+
+        Raises `DamagedFile` after setting aside what is damaged; the next fetch brings it anew. The playground's own
+        files have no checksum: they are as they came.
+        """
+        if wanted.folder:
+            return
+        artefacts: tuple[Artefact, ...] = (wanted,) if isinstance(wanted, Artefact) else ()
+        if isinstance(wanted, Repository) and (listing := Listing.remembered(self._listing_file(wanted))):
+            artefacts = listing.files
+        damaged: list[DamagedFile] = []
+        for artefact in artefacts:
+            try:
+                yield from alone(self.path(artefact), artefact.file, self._check(artefact, cancel), cancel)
+            except DamagedFile as exc:
+                damaged.append(exc)
+        if damaged:
+            raise damaged[0]
+
+    def _check(self, artefact: Artefact, cancel: Cancel) -> Iterator[Loading]:
+        """With the lock held."""
+        file = self.path(artefact)
+        checksum = artefact.checksum or read_state(beside(file, ".json")).get("sha256")
+        if checksum and file.is_file():
+            yield from self._compare(file, file, str(checksum), cancel)
+
     def _listing_file(self, repository: Repository) -> Path:
         return self.path(repository.config).with_name(".listing.json")  # no file of the hub has such a name
 
@@ -252,13 +280,16 @@ class WeightStore:
 
     def _admit(self, found: Path, file: Path, checksum: str, cancel: Cancel) -> Iterator[Loading]:
         """Gives `found` its final name if its checksum is right. Raises `DamagedFile` after setting it aside."""
+        yield from self._compare(found, file, checksum, cancel)
+        found.replace(file)
+        sync_folder(file.parent)
+        write_state(beside(file, ".json"), _facts(file, checksum))
+
+    def _compare(self, found: Path, file: Path, checksum: str, cancel: Cancel) -> Iterator[Loading]:
         actual = yield from hashed(found, cancel, git_blob=len(checksum) == GIT_BLOB_LENGTH)
         if actual != checksum:
             found.replace(beside(file, f".damaged-{actual[:8]}"))
             raise DamagedFile(f"{file.name} does not have the published checksum. It was set aside and is not used.")
-        found.replace(file)
-        sync_folder(file.parent)
-        write_state(beside(file, ".json"), _facts(file, checksum))
 
 
 def _append(source: Source, part: PartialFile) -> Iterator[Loading]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +26,7 @@ from backends.machine import GIB, Machine
 from backends.models import House, Models
 from backends.types import GenerationRequest, Sampling
 from tests.hostile_pictures import HOSTILE, UNUSUAL, Colour
+from tests.patience import PATIENCE_S, eventually
 from tests.served import leaks_of_gradio
 from ui.api import PICTURES
 from ui.pictures import MOST_PICTURES
@@ -36,7 +36,6 @@ from ui.tabs import TABS, tab
 # gradio keeps its statistics with what the next pandas will have given up.
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
 
-PATIENCE_S = 10.0
 SLOW = "slow"
 BROKEN = "broken"
 ECHO = "what was said?"
@@ -160,13 +159,6 @@ def launched(card: Card) -> Iterator[App]:
         blocks.close(verbose=False)
         models.close()
         del client, blocks
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.01)
 
 
 # --- what there is -------------------------------------------------------------------------------

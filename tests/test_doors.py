@@ -7,7 +7,6 @@ import json
 import re
 import secrets
 import socket
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -29,6 +28,7 @@ from starlette.responses import HTMLResponse, Response
 from backends.adapters.scripted import Script
 from backends.catalog import Card
 from backends.types import GenerationRequest
+from tests.patience import PATIENCE_S, eventually
 from tests.served import Served, scripted_engine, serving
 from ui import bodies, doors
 from ui.content_policy import Guarded
@@ -37,7 +37,6 @@ from ui.owners import claim
 from ui.people import COOKIE, People, SignIn
 from ui.tabs import TABS
 
-PATIENCE_S = 10.0
 LOCKED = SignIn(class_code="a secret")
 SLOW = "slow"
 EVIL = "https://evil.example"
@@ -638,13 +637,6 @@ def app(card: Card) -> Iterator[Served]:
 def script(request: GenerationRequest) -> Script:
     slow = request.messages[-1].text == SLOW
     return Script(answer=("word ",) * 10_000, interval_s=0.02) if slow else Script(answer=("yes",))
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.01)
 
 
 def routes_of(routes: Any) -> Iterator[Any]:

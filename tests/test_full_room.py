@@ -1,10 +1,9 @@
-"""Thirty-two people at once: everybody is served, nobody waits much longer than the others or gets somebody else's. And
-two thousand turns, on pages that come and go and through the endpoint: nothing of them piles up."""
+"""Thirty-two people at once: everybody is served and nobody gets somebody else's (that turns go round between them is a
+promise of the line, see test_scheduler.py, and how long they wait a figure of `make bench`). And two thousand turns, on
+pages that come and go and through the endpoint: nothing of them piles up."""
 
 from __future__ import annotations
 
-import statistics
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -15,12 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from bench.crowd import PEOPLE, QUESTIONS, Person, Room, crowd, kept_after_a_round, room
+from tests.patience import eventually
 from tests.served import leaks_of_gradio
 
-LONGEST_WAIT = 1.5  # times the median
 MOST_GROWTH = 1.05
-BACK_WITHIN_S = 10.0
-STOPS, FREE_WITHIN_S = 200, 5.0
+STOPS = 200
 SLACK = {"threads": 8, "files": 8}  # idle threads of pools and connections that are kept alive come and go
 
 pytestmark = pytest.mark.crowd
@@ -40,16 +38,13 @@ def check(url: str, people: list[Person]) -> None:
         assert [final["state"] for final in person.finals] == ["done"] * QUESTIONS
         told = str(person.finals)
         assert not [marker for marker in markers - {person.marker} if marker in told], "somebody else's words"
-    waits = [wait for person in people for wait in person.waits]
-    middle = statistics.median(waits)
-    assert max(waits) <= LONGEST_WAIT * middle, f"{max(waits):.2f} s where the median is {middle:.2f} s"
     with leaks_of_gradio():
         for person in people:
             person.client.close()
             del person.client
 
 
-def test_everybody_is_served_alike_and_gets_their_own() -> None:
+def test_everybody_is_served_and_gets_their_own() -> None:
     with room("scripted") as served:
         people = crowd(served.url, "What?", lambda n: {"seed": n, "system": f"You are number {n}."})
         check(served.url, people)
@@ -92,10 +87,7 @@ def test_two_hundred_stops_leave_no_slot_taken() -> None:
     with room("scripted") as served:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(stop_again_and_again, [served] * 8))
-        until = time.monotonic() + FREE_WITHIN_S
-        while (kept := served.kept())["waiting"]:
-            assert time.monotonic() < until, kept
-            time.sleep(0.05)
+        eventually(lambda: not served.kept()["waiting"])
         ended = {s.labels["outcome"]: s.value for s in samples(served.url, "playground_requests_total")}
     assert ended == {"cancelled": STOPS}
 
@@ -115,12 +107,8 @@ def test_an_engine_that_is_killed_in_the_middle_is_back_with_the_next_question_a
         assert len(items[-1]["answer"]) > 40, "what was written is kept"
         assert "Send again" in items[-1]["error"]["hint"]
 
-        asked = time.monotonic()
-        waits = []
-        for item in client.submit("What is the capital of Japan?", api_name="/chat", **given):
-            if item["answer"]:
-                waits.append(time.monotonic() - asked)
-        assert waits[0] < BACK_WITHIN_S
+        *_, item = client.submit("What is the capital of Japan?", api_name="/chat", **given)
+        assert (item["state"], "Tokyo" in item["answer"]) == ("done", True)
         ended = {s.labels["outcome"]: s.value for s in samples(served.url, "playground_requests_total")}
         assert ended == {"done": 1, "failed": 1}
         client.close()

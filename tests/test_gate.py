@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -15,8 +13,7 @@ from backends import gate
 from backends.cancel import Cancel
 from backends.errors import Closing
 from backends.gate import Gate
-
-PATIENCE_S = 10.0  # far more than anything here takes; only a test that would hang gets there
+from tests.patience import PATIENCE_S, eventually
 
 
 class Guest:
@@ -39,13 +36,6 @@ class Guest:
     def leave(self) -> None:
         self.may_leave.set()
         self.thread.join(PATIENCE_S)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.001)
 
 
 def closing(gate: Gate, grace_s: float) -> Future[int]:

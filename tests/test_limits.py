@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from inspect import signature
 from types import SimpleNamespace
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +21,14 @@ from limits.storage import MemoryStorage, memory
 from structlog.testing import capture_logs
 
 from backends import limits
+from backends.adapters.scripted import Script
+from backends.catalog import Card
 from backends.errors import LimitReached
 from backends.limits import GONE_SECONDS, Limits, Rules
+from backends.room import Room
+from tests.patience import PATIENCE_S
+from tests.served import Served, scripted_engine, serving
+from ui.people import People
 
 people = st.text(min_size=1, max_size=9)
 
@@ -72,7 +83,7 @@ def at_once(work: Callable[[int], int], threads: int) -> int:
     ready = threading.Barrier(threads)
 
     def run(number: int) -> int:
-        ready.wait(10)
+        ready.wait(PATIENCE_S)
         return work(number)
 
     with ThreadPoolExecutor(threads) as pool:
@@ -243,6 +254,99 @@ def test_never_more_people_than_allowed_and_nobody_who_is_here_is_refused(
             assert refused(limits, person) != may
             here |= {person: now[0]} if may else {}
         assert limits.people == len(here) <= most
+
+
+# --- one address ---------------------------------------------------------------------------------
+
+NAT, HOME, CAFE = "192.0.2.1", "198.51.100.7", "203.0.113.9"
+
+
+def let_in(limits: Limits, *askers: tuple[str, str]) -> list[str]:
+    """Who of these, (person, address), is let in, in this order."""
+    got = []
+    for person, address in askers:
+        with suppress(LimitReached):
+            limits.admit(person, address)
+            got.append(person)
+    return got
+
+
+def test_an_address_may_fill_an_empty_house_and_keeps_nobody_out_of_it() -> None:
+    limits = Limits(Rules(people_at_once=3))
+    class_ = [(f"pupil {n}", NAT) for n in range(5)]
+    assert let_in(limits, *class_) == ["pupil 0", "pupil 1", "pupil 2"]
+    assert let_in(limits, ("bob", HOME), ("cy", CAFE)) == ["bob", "cy"]
+    assert limits.people == 3
+    assert let_in(limits, ("pupil 2", NAT), ("bob", HOME), ("cy", CAFE)) == ["pupil 2", "bob", "cy"]
+    assert let_in(limits, ("pupil 0", NAT), ("dan", "203.0.113.10")) == [], "each of three addresses has one place"
+
+
+def test_the_place_that_is_freed_is_that_of_who_did_nothing_for_longest() -> None:
+    limits = Limits(Rules(people_at_once=3))
+    let_in(limits, ("a", NAT), ("b", NAT), ("c", NAT))
+    limits.spend("a", 1)
+    assert let_in(limits, ("bob", HOME), ("b", NAT)) == ["bob"]
+    assert let_in(limits, ("a", NAT), ("c", NAT)) == ["a", "c"]
+
+
+def test_the_end_of_an_answer_does_not_bring_a_place_back() -> None:
+    limits = Limits(Rules(people_at_once=2))
+    let_in(limits, ("a", NAT), ("b", NAT), ("bob", HOME))
+    limits.spend("a", 5)
+    assert limits.people == 2
+    assert let_in(limits, ("a", NAT)) == []
+
+
+def test_who_has_signed_in_is_never_put_out_for_an_address() -> None:
+    limits = Limits(Rules(people_at_once=3))
+    let_in(limits, ("ann", ""), ("ben", ""), ("cat", ""))
+    assert let_in(limits, ("bob", HOME), ("dan", "")) == []
+    assert let_in(limits, ("ann", ""), ("ben", ""), ("cat", "")) == ["ann", "ben", "cat"]
+
+
+@settings(max_examples=60)
+@given(
+    most=st.integers(1, 6),
+    asked=st.lists(st.tuples(st.integers(0, 9), st.sampled_from([NAT, HOME, CAFE])), max_size=60),
+)
+def test_no_address_is_refused_a_place_while_another_has_two_more(most: int, asked: list[tuple[int, str]]) -> None:
+    limits = Limits(Rules(people_at_once=most))
+    here: dict[str, str] = {}
+    for number, address in asked:
+        person = f"{number} of {address}"
+        held = Counter(here.values())
+        fair = person in here or len(here) < most or max(held.values()) > held[address] + 1
+        assert (let_in(limits, (person, address)) == [person]) == fair
+        here = {one: seen.address for one, seen in limits._here.items()}
+        assert len(here) <= most
+
+
+def test_three_seats_of_one_address_do_not_fill_the_house_for_others(card: Card) -> None:
+    """Through the doors, from behind a proxy of our own: pages that each have a seat, and a call from elsewhere."""
+    room = Room(Limits(Rules(people_at_once=3)))
+    engine = scripted_engine(card, lambda request: Script(answer=("Yes.",)), room)
+    with ExitStack() as stack:
+        app = stack.enter_context(serving(engine, people=People(proxies=1)))
+
+        def asks(address: str) -> str:
+            client = stack.enter_context(
+                httpx.Client(base_url=app.url, timeout=PATIENCE_S, headers={"x-forwarded-for": address})
+            )
+            assert client.get("").cookies
+            names = signature(endpoint_function(app, "chat")).parameters
+            data = ["Why?", *(None if p.default is p.empty else p.default for p in list(names.values())[2:])]
+            event = client.post("gradio_api/call/chat", json={"data": data}).json()["event_id"]
+            told = client.get(f"gradio_api/call/chat/{event}").text.strip().split("\n\n")[-1]
+            (item,) = json.loads(told.splitlines()[1].removeprefix("data: "))
+            return str(item["answer"] or item["error"]["message"])
+
+        assert [asks(NAT) for _ in range(3)] == ["Yes."] * 3
+        assert asks(NAT).startswith("3 people use the playground already")
+        assert asks(HOME) == "Yes."
+
+
+def endpoint_function(app: Served, name: str) -> Callable[..., object]:
+    return next(function.fn for function in app.blocks.fns.values() if function.api_name == name)
 
 
 # --- who is not counted --------------------------------------------------------------------------

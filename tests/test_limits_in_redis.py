@@ -13,8 +13,7 @@ import pytest
 from backends.errors import LimitReached
 from backends.limits import Limits, Rules
 from bench.processes import free_port
-
-PATIENCE_S = 20
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
+import PIL.Image
 import pytest
 from desks import VISITOR, panel_of
 from desks import standing as standing_at
-from drawn import bomb, drawn, picture, seeing, without_bytes
+from drawn import bomb, drawn, file_of, picture, seeing, without_bytes
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -48,7 +50,7 @@ FOUND = '[{"bbox_2d": [250, 250, 750, 750], "label": "a cat"}]'
 
 class Tab:
     """The image tab of a machine with two scripted models: 'text' reads only that, 'seer' sees. What was said to the
-    visitor in passing is in `warnings`, what the engine was sent in `requests`."""
+    visitor in passing is in `warnings` and `notes`, what the engine was sent in `requests`."""
 
     def __init__(self, card: Card, uploads: Path) -> None:
         sees = frozenset({"text", "image"})
@@ -56,6 +58,7 @@ class Tab:
             card.model_copy(update={"name": "text"}), seeing(card, name="seer"),
         ))  # fmt: skip
         self.warnings: list[str] = []
+        self.notes: list[str] = []
         self.requests: list[GenerationRequest] = []
         models = Models(
             Catalog((text, seer)), "scripted", Scripted(modalities=sees).capabilities,
@@ -94,7 +97,7 @@ class Tab:
         return [str(self.uploads / f"{n}.png") for n in range(len(contents))]
 
     def attach(self, values: Values, files: Any) -> Update:
-        return self.settled(values, [self.looking.attach(values | {self.pictures.upload: files})])
+        return self.settled(values, [self.looking.attach(values | {self.pictures.upload: files}, VISITOR)])
 
     def click(self, values: Values, payload: Any) -> list[Update]:
         self.requests.clear()
@@ -139,9 +142,10 @@ def made(card: Card, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 @pytest.fixture
 def tab(made: Tab, monkeypatch: pytest.MonkeyPatch) -> Tab:
     made.warnings.clear()
+    made.notes.clear()
     made.requests.clear()
     monkeypatch.setattr(gr, "Warning", made.warnings.append)
-    monkeypatch.setattr(gr, "Info", lambda text: None)
+    monkeypatch.setattr(gr, "Info", made.notes.append)
     return made
 
 
@@ -169,6 +173,33 @@ def test_a_file_that_is_no_picture_is_told_and_the_others_stay(tab: Tab, broken:
     (warning,) = tab.warnings
     assert warning.startswith("The file '1.png' ")
     assert not any(word in warning for word in ("Traceback", str(tab.uploads), "/", "PIL"))
+
+
+def animation(kind: str, frames: int) -> bytes:
+    first, *others = (PIL.Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")[:frames])
+    file = io.BytesIO()
+    first.save(file, kind, save_all=True, append_images=others)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_of_an_animated_picture_it_is_told_once_that_the_first_frame_is_seen(tab: Tab, kind: str) -> None:
+    files = tab.upload(animation(kind, 3), drawn(64, 48, "red"), animation(kind, 2))
+    assert tab.attach(tab.standing(), files)[tab.pictures.tray]
+    assert (tab.notes, tab.warnings) == ([SAY("note_animated")], [])
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "JPEG", "BMP"])
+def test_of_a_still_picture_nothing_is_told(tab: Tab, kind: str) -> None:
+    still = animation(kind, 1) if kind in ("GIF", "PNG", "WEBP") else file_of(PIL.Image.new("RGB", (8, 8)), kind)
+    tab.attach(tab.standing(), tab.upload(still))
+    assert (tab.notes, tab.warnings) == ([], [])
+
+
+def test_of_a_broken_animation_that_is_refused_only_that_is_told(tab: Tab) -> None:
+    tab.attach(tab.standing(), tab.upload(animation("PNG", 3)[:-60]))
+    assert len(tab.warnings) == 1
+    assert tab.notes == []
 
 
 @pytest.mark.parametrize("files", [None, [], ["/etc/passwd"], ["http://169.254.169.254/x.png"], [None]])

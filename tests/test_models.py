@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -23,8 +23,7 @@ from backends.hardware import Fit, looking_bytes
 from backends.machine import GIB, Gpu, Machine
 from backends.models import House, Model, Models
 from backends.types import Backend, Loading
-
-PATIENCE_S = 10.0
+from tests.patience import FOREVER_S, PATIENCE_S, eventually
 
 
 def cards(card: Card, *ids: str, size: int = 1) -> Catalog:
@@ -72,7 +71,7 @@ class Site:
             def load(self, card: Card) -> Iterator[Loading]:
                 site.loads.append(name)
                 yield Loading("loading", 0.25)
-                assert site.go.wait(PATIENCE_S)
+                assert site.go.wait(FOREVER_S)
                 if site.failures:
                     raise site.failures.pop()
                 yield Loading("loading", 0.75)
@@ -112,13 +111,6 @@ def answering(model: Model) -> Iterator[None]:
     model.line.give_back(taken.value.value)
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.001)
-
-
 # --- one load for many waiters -------------------------------------------------------------------
 
 
@@ -155,10 +147,10 @@ def test_what_is_loaded_is_ready_at_once(card: Card) -> None:
 def test_a_failed_load_reaches_every_waiter_and_the_next_one_loads_anew(card: Card) -> None:
     site = Site(cards(card, "a"), hold=True)
     site.failures = [EngineDied("It did not start.")]
+    cancels = [Cancel() for _ in range(5)]
     with ThreadPoolExecutor(5) as pool:
-        futures = [pool.submit(site.load, "a") for _ in range(5)]
-        eventually(lambda: site.loads == ["a"])
-        time.sleep(0.02)  # the others have come by now; one who has not would load anew and be found out below
+        futures = [pool.submit(site.load, "a", cancel) for cancel in cancels]
+        eventually(lambda: all(cancel._callbacks for cancel in cancels))  # each watches the one load
         site.go.set()
         errors = [future.exception(PATIENCE_S) for future in futures]
     assert {type(error) for error in errors} == {EngineDied}
@@ -206,7 +198,7 @@ def test_a_cancel_at_the_worst_moment_is_not_missed(card: Card) -> None:
     cancel.armed = True
     ended = threading.Event()
     threading.Thread(target=lambda: (list(waiting), ended.set()), daemon=True).start()
-    in_time = ended.wait(2)
+    in_time = ended.wait(PATIENCE_S)
     site.go.set()
     assert in_time
 

@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from backends.adapters.scripted import Script
 from backends.catalog import Card
 from backends.types import GenerationRequest
+from tests.patience import PATIENCE_S
 from tests.served import scripted_engine, serving
 from ui.lean_gradio import LeanBlocks
 from ui.owners import EMPTY_SECONDS, KEPT_SECONDS, claim, forget, is_of_another, pages_of, sweep
 from ui.people import Visitor
 
-PATIENCE_S = 10.0
 NOW = datetime.datetime(2026, 1, 1, 12)
 
 ann = Visitor("name Ann", "seat 1", "Ann", "users")

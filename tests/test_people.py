@@ -17,7 +17,7 @@ from starlette.requests import Request
 from backends import accounts
 from backends.accounts import Account, Accounts, new_account, write_accounts
 from ui.doors import Doors
-from ui.people import COOKIE, NAME_SECONDS, NAMELESS, SEAT_SECONDS, People, SignIn, Visitor, person, visitor
+from ui.people import COOKIE, NAME_SECONDS, NAMELESS, SEAT_SECONDS, Asker, People, SignIn, Visitor, asker, visitor
 
 
 def scope(cookie: str = "", forwarded: str = "", client: str = "203.0.113.7", path: str = "/") -> dict[str, Any]:
@@ -399,6 +399,14 @@ def test_who_is_alone_with_the_playground_is_its_host_unless_people_sign_in(user
     assert not in_class.visitor(scope(named(in_class, "calm otter", "class"))).host
 
 
+def test_only_who_has_not_signed_in_shares_places_with_others_of_the_address(users: Path) -> None:
+    people = People(sign_in=SignIn(Accounts(users), "a code"))
+    assert people.visitor(scope()).address == "203.0.113.7"
+    assert people.visitor(scope(cookie(people))).address == "203.0.113.7"
+    for name, way in (("Ann", "users"), ("calm otter", "class")):
+        assert people.visitor(scope(named(people, name, way))).address == ""
+
+
 # --- what handlers see ---------------------------------------------------------------------------
 
 
@@ -413,7 +421,8 @@ def test_a_handler_sees_whom_the_doors_saw() -> None:
     seen, _ = through(People(), scope())
     found = seen["state"]["visitor"]
     assert visitor(Event(**seen["state"])) == found  # type: ignore[arg-type]
-    assert person(Event(**seen["state"])) == found.key == "address 203.0.113.7"  # type: ignore[arg-type]
+    assert asker(Event(**seen["state"]), "a talk") == Asker(found.key, "a talk", "203.0.113.7")  # type: ignore[arg-type]
+    assert found.key == "address 203.0.113.7"
 
 
 @pytest.mark.parametrize("request_", [None, object(), Event(), Event(visitor="Ann"), Event(visitor={"key": "Ann"})])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -24,8 +24,8 @@ from backends.models import House, Models
 from backends.readiness import FRESH_SECONDS, Readiness
 from backends.room import Room
 from backends.types import Answer, Done, GenerationRequest, Message, Sampling, Usage
+from tests.patience import PATIENCE_S, eventually
 
-PATIENCE_S = 10.0  # far more than anything here takes; only a test that would hang gets there
 HELLO = Script(answer=("hello ", "you "))
 BROKEN = Script(answer=("never ",), fail_after=0)
 SECRET = "/home/someone/secret hf_abcdefgh"
@@ -70,13 +70,19 @@ class Hanging(Scripted):
         yield from super().stream(request, cancel)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is slow a probe takes longer than somebody who asks would wait."""
+    monkeypatch.setattr(readiness, "PATIENCE_SECONDS", PATIENCE_S)
+
+
 @pytest.fixture
 def engine(card: Card) -> Probed:
     return Probed(card)
 
 
 @pytest.fixture
-def hanging(card: Card, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
+def hanging(card: Card, patient: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
     """Those who ask are not patient; in the end it answers, and no probe is left behind."""
     monkeypatch.setattr(readiness, "PATIENCE_SECONDS", 0.02)
     backend = Hanging()
@@ -87,13 +93,6 @@ def hanging(card: Card, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
 
 def probes() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("probe of ")]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.001)
 
 
 def ready(*engines: Engine) -> bool:

@@ -6,7 +6,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from backends.accounts import Accounts, new_account, read_accounts, write_accoun
 from backends.adapters.scripted import Script
 from backends.catalog import Card
 from backends.types import GenerationRequest
+from tests.patience import PATIENCE_S, eventually
 from tests.served import Served, leaks_of_gradio, scripted_engine, serving
 from ui import sign_in
 from ui.owners import pages_of
@@ -31,7 +32,6 @@ from ui.people import COOKIE, People, SignIn
 from ui.sign_in import ADJECTIVES, ANIMALS, WRONG, SignInPages
 from ui.texts import LANGUAGES, dictionaries, speaker
 
-PATIENCE_S = 10.0
 CODE = "open sesame & <so on>"
 PASSWORDS = {"Ann": "correct horse", "Ben": "battery staple"}
 HTML = {"accept": "text/html,application/xhtml+xml"}
@@ -131,13 +131,6 @@ def room(shared: Room) -> Room:
     """As if nobody had guessed yet."""
     shared.pages._wrong.storage.reset()
     return shared
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.01)
 
 
 # --- the door ------------------------------------------------------------------------------------

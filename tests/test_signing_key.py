@@ -17,6 +17,7 @@ import pytest
 
 from backends import signing_key as keys
 from backends.signing_key import LENGTH, NAME, signing_key
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
@@ -66,7 +67,7 @@ def test_threads_that_start_in_one_moment_have_one_key(tmp_path: Path) -> None:
         folder, ready = tmp_path / str(attempt), threading.Barrier(8)
 
         def make(_: int, folder: Path = folder, ready: threading.Barrier = ready) -> bytes:
-            ready.wait(10)
+            ready.wait(PATIENCE_S)
             return signing_key(folder)
 
         with ThreadPoolExecutor(8) as pool:

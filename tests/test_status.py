@@ -27,6 +27,7 @@ from backends.machine import GIB, Machine
 from backends.metrics import Answered, Outcome
 from backends.models import House, Model, Models
 from backends.room import Room
+from tests.patience import PATIENCE_S
 from tests.served import scripted_engine, serving
 from ui.lean_gradio import LeanBlocks
 from ui.people import People, Visitor
@@ -354,7 +355,7 @@ def test_it_ticks_only_while_somebody_looks_at_it(tab: Status) -> None:
 def test_a_call_from_outside_unloads_nothing_for_a_guest(card: Card) -> None:
     engine = scripted_engine(card, lambda request: Script(answer=("yes",)))
     model = load(engine)
-    with serving(engine, people=People()) as app, httpx.Client(base_url=app.url, timeout=10) as client:
+    with serving(engine, people=People()) as app, httpx.Client(base_url=app.url, timeout=PATIENCE_S) as client:
         client.get("config").raise_for_status()
         functions = {function.name: function._id for function in app.blocks.fns.values()}
         body = {"fn_index": functions["tick"], "data": [], "session_hash": "a page"}

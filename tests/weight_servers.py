@@ -11,7 +11,6 @@ import random
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,6 +31,15 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def damage(path: Path, at: int = 0) -> None:
+    """One bit, and nothing about the file tells it."""
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def drain(steps: Generator[Loading, None, Result]) -> tuple[list[Loading], Result]:
     events = []
     while True:
@@ -39,13 +47,6 @@ def drain(steps: Generator[Loading, None, Result]) -> tuple[list[Loading], Resul
             events.append(next(steps))
         except StopIteration as end:
             return events, end.value
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 class Handler(BaseHTTPRequestHandler):

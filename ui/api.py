@@ -21,7 +21,7 @@ from backends.logs import logger
 from backends.pictures import decode
 from backends.types import Failure, Sampling
 from ui.choices import MAX_MESSAGE, answers, check_message, choose
-from ui.people import NOBODY, Asker, person
+from ui.people import NOBODY, Asker, asker
 from ui.pictures import Picture, attached, check_count
 from ui.tabs import TABS, TabSpec
 from ui.transcript import MAX_TURNS, Reply, Stats, Transcript, Turn
@@ -72,7 +72,7 @@ def _endpoint(engine: Engine, spec: TabSpec) -> Callable[..., Iterator[dict[str,
 
     def endpoint(*arguments: Any) -> Iterator[dict[str, Any]]:
         request, *given = arguments
-        yield from ask(engine, spec, dict(zip(parameters, given, strict=True)), Asker(person(request)))
+        yield from ask(engine, spec, dict(zip(parameters, given, strict=True)), asker(request))
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     endpoint.__name__ = spec.id

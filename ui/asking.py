@@ -15,7 +15,7 @@ from backends.special_tokens import has_control_tokens
 from backends.types import Failure
 from ui.choices import answers, check_message
 from ui.desk import Desk, Update, Values, context_line
-from ui.people import Asker, person
+from ui.people import asker
 from ui.pictures import Picture
 from ui.render import Growing, Message, Say, fold
 from ui.texts import say_for
@@ -97,8 +97,8 @@ class Asking:
         values = values | {panel.composer: draft} | ({panel.pictures.tray: tray} if panel.pictures else {})
         before = desk.show(earlier, say)
         try:
-            asker = Asker(person(request), desk.sessions.conversation(page, tab))
-            growing = answers(desk.engine(values), choices, transcript, controls, lambda: desk.sessions.interval, asker)
+            who = asker(request, desk.sessions.conversation(page, tab))
+            growing = answers(desk.engine(values), choices, transcript, controls, lambda: desk.sessions.interval, who)
             yield {
                 panel.chatbot: before + desk.show_last(transcript, say),
                 panel.composer: gr.update(submit_btn=False, stop_btn=True, **({} if draft else {"value": ""})),

@@ -16,6 +16,7 @@ from backends.catalog import Card
 from backends.engine import Engine
 from backends.errors import InvalidRequest
 from backends.eyes import fitted_size
+from backends.nearest import nearest, quoted
 from backends.prompts import with_system
 from backends.types import GenerationRequest, Message, Sampling, Thinking
 from ui.pace import Tagged, paced
@@ -56,6 +57,7 @@ class Choices:
             self.thinking,
             conversation=asker.conversation,
             person=asker.person,
+            address=asker.address,
         )
 
 
@@ -75,7 +77,7 @@ def choose(
     """Checks everything; whatever is None is the official value or the tab's default. Raises `InvalidRequest`."""
     card = engine.models.catalog.get(_text("model", model, 200)) if model else engine.models.choose(spec.id)
     if thinking is not None and not isinstance(thinking, bool):
-        raise InvalidRequest(f"thinking must be true or false; it was {thinking!r:.40}.")
+        raise InvalidRequest(f"thinking must be true or false; it was {quoted(thinking)}.")
     enabled = card.thinks(card.thinking.default if thinking is None else thinking)
     return Choices(
         card=card,
@@ -117,12 +119,13 @@ def check_sampling(official: Sampling, given: Mapping[str, Any], longest_answer:
         fault = exc.errors()[0]
         field = str(fault["loc"][0])
         if fault["type"] == "extra_forbidden":
-            raise InvalidRequest(f"There is no setting called {field[:40]!r}.") from exc
+            near = nearest(field, Sampling.model_fields.keys())
+            raise InvalidRequest(f"There is no setting called {quoted(field)}{near}.") from exc
         kind, low, high = bounds(field)
         number = "a whole number" if kind is int else "a number"
         above = any(hasattr(rule, "gt") for rule in Sampling.model_fields[field].metadata)
         limits = f"above {low:.10g} and up to {high:.10g}" if above else f"from {low:.10g} to {high:.10g}"
-        raise InvalidRequest(f"{field} must be {number} {limits}; it was {wanted.get(field)!r:.40}.") from exc
+        raise InvalidRequest(f"{field} must be {number} {limits}; it was {quoted(wanted.get(field))}.") from exc
     if longest_answer and sampling.max_new_tokens > longest_answer:
         raise InvalidRequest(
             f"max_new_tokens must be a whole number from 1 to {longest_answer}, as the host of this playground has set;"
@@ -198,5 +201,7 @@ def _budget(value: object) -> int | None:
     if value is None or (value == 0 and not isinstance(value, bool)):
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_BUDGET:
-        raise InvalidRequest(f"thinking_budget must be a whole number from 0 to {MAX_BUDGET:,}; it was {value!r:.40}.")
+        raise InvalidRequest(
+            f"thinking_budget must be a whole number from 0 to {MAX_BUDGET:,}; it was {quoted(value)}."
+        )
     return value

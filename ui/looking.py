@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import gradio as gr
 
 from backends.errors import PlaygroundError
+from backends.picture_files import is_animated
 from backends.pictures import decode
 from ui.asking import Asking
 from ui.desk import Desk, Update, Values
@@ -22,16 +23,21 @@ class Looking:
         self.desk, self.panel, self.pictures = desk, desk.panel, desk.panel.pictures
         self.asking = asking
 
-    def attach(self, values: Values) -> Update:
+    def attach(self, values: Values, request: gr.Request) -> Update:
         """Takes uploaded files into the tray; what is no picture is said and left out."""
         tray: tuple[Picture, ...] = values[self.pictures.tray]
+        animated = False
         for file in values[self.pictures.upload] or ():
             try:
-                tray = attached(tray, decode(uploaded_bytes(file), uploaded_name(file)))
+                data = uploaded_bytes(file)
+                tray = attached(tray, decode(data, uploaded_name(file)))
+                animated = animated or is_animated(data)
             except PlaygroundError as exc:
                 gr.Warning(exc.sentence)
                 if len(tray) >= MOST_PICTURES:  # said once, not for each of a thousand files
                     break
+        if animated:
+            gr.Info(say_for(request)("note_animated"))
         return {self.pictures.upload: None, self.pictures.tray: tray}
 
     def remove(self, values: Values) -> Update:

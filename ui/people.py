@@ -10,7 +10,7 @@ import hashlib
 import ipaddress
 import secrets
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
@@ -28,10 +28,12 @@ NAME_SECONDS = 12 * 3600  # a school day; then the name or the class code is ask
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """`person`: the key under which turns are taken; `conversation`: that for engines which keep one on a replica."""
+    """`person`: the key under which turns are taken; `conversation`: that for engines which keep one on a replica;
+    `address`: with whom they share places, as `Visitor`."""
 
     person: str = ""
     conversation: str = ""
+    address: str = ""
 
 
 NOBODY = Asker()
@@ -58,13 +60,15 @@ class SignIn:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who sends a request. `key`: whom it counts for; `way`: how they signed in, 'users', 'class' or 'huggingface'."""
+    """Who sends a request. `key`: whom it counts for; `way`: how they signed in, 'users', 'class' or 'huggingface';
+    `address`: where they come from, empty for who has signed in and so needs no address to be told from others."""
 
     key: str
     seat: str = ""
     name: str = ""
     way: str = ""
     host: bool = False
+    address: str = field(default="", compare=False)
 
 
 NAMELESS = Visitor("")
@@ -90,13 +94,14 @@ class People:
         headers = Headers(scope=scope)
         told = self._read(headers)
         seat, name, way = (str(told.get(part, "")) for part in ("seat", "name", "way"))
-        visitor = Visitor(f"seat {seat}" if seat else f"address {self.address(scope)}", seat)
+        address = self.address(scope)
+        visitor = Visitor(f"seat {seat}" if seat else f"address {address}", seat, address=address)
         if name and float(told.get("until", 0)) > time.time():
             account = self.sign_in.accounts.get(name) if way == "users" and self.sign_in.accounts else None
             if account:
-                return replace(visitor, key=f"name {name}", name=name, way=way, host=account.host)
+                return replace(visitor, key=f"name {name}", name=name, way=way, host=account.host, address="")
             if way == "class" and self.sign_in.class_code and told.get("code") == self.sign_in.code_mark:
-                return replace(visitor, name=name, way=way)  # a nickname is nobody's own: the seat counts
+                return replace(visitor, name=name, way=way, address="")  # a nickname is nobody's own: the seat counts
         if self._alone and not self.sign_in.required:
             return replace(visitor, host=True)
         return visitor
@@ -171,6 +176,7 @@ def visitor(request: gr.Request | None) -> Visitor:
     return found if isinstance(found, Visitor) else NAMELESS
 
 
-def person(request: gr.Request) -> str:
-    """The key of who sent a request."""
-    return visitor(request).key
+def asker(request: gr.Request, conversation: str = "") -> Asker:
+    """Whose request it is, for the engine room."""
+    found = visitor(request)
+    return Asker(found.key, conversation, found.address)

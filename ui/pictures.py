@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from backends.catalog import Card
 from backends.errors import InvalidRequest, PlaygroundError
 from backends.eyes import Eyes, visual_tokens_of
+from backends.nearest import quoted
 from backends.pictures import decode
 from backends.types import Image
 
@@ -149,7 +150,7 @@ def check_pictures(pictures: tuple[Picture, ...], card: Card, visual_tokens: obj
     ):
         raise InvalidRequest(
             f"visual_tokens must be a whole number from {eyes.fewest} to {eyes.most:,} for {card.name}; it was"
-            f" {visual_tokens!r:.40}."
+            f" {quoted(visual_tokens)}."
         )
     return visual_tokens
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from backends import prompts
 from backends.errors import InvalidRequest
+from backends.nearest import nearest, quoted
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 MAX_TARGETS = 6
@@ -62,15 +63,19 @@ class Option:
             codes = tuple(value) if isinstance(value, list | tuple) else ()
             unknown = [code for code in codes if not isinstance(code, str) or code not in languages()]
             if unknown or not codes or len(codes) > MAX_TARGETS or len(set(codes)) != len(codes):
+                known = {alias: code for code, own in languages().items() for alias in (own.english, own.native, code)}
+                among = f"; {quoted(unknown[0])} is none{nearest(unknown[0], known)}" if unknown else ""
                 raise InvalidRequest(
-                    f"{self.name} must be one to {MAX_TARGETS} different language codes, for example 'en' or 'zh'.",
+                    f"{self.name} must be one to {MAX_TARGETS} different language codes, for example 'en' or"
+                    f" 'zh'{among}.",
                     "Choose the languages in the Task section.",
                 )
             return codes
         if not isinstance(value, str):
             raise InvalidRequest(f"{self.name} must be a text.")
         if self.choices and value not in self.choices:
-            raise InvalidRequest(f"{self.name} must be one of {', '.join(self.choices)}; it was {value[:40]!r}.")
+            near = nearest(value, self.choices)
+            raise InvalidRequest(f"{self.name} must be one of {', '.join(self.choices)}; it was {quoted(value)}{near}.")
         if len(value) > 4000:
             raise InvalidRequest(f"{self.name} has {len(value):,} characters; at most 4,000 are allowed.")
         return value

@@ -27,7 +27,7 @@ import psutil
 from backends.adapters.links import Links
 from backends.adapters.openai_compatible import GRACE_SECONDS, Patience, Wire
 from backends.cancel import Cancel
-from backends.catalog import Artefact, Card
+from backends.catalog import Artefact, Card, Repository
 from backends.dialects import LLAMA_SERVER
 from backends.errors import EngineDied, EngineError, EngineMissing, EngineTimeout, OutOfMemory, UnsupportedModality
 from backends.types import Answer, Done, GenerationRequest, Loading, Thought
@@ -48,6 +48,8 @@ class Files(Protocol):
     """What this adapter needs of `weights.WeightStore`."""
 
     def fetch(self, artefact: Artefact, cancel: Cancel) -> Generator[Loading, None, Path]: ...
+
+    def check_again(self, wanted: Artefact | Repository, cancel: Cancel) -> Iterator[Loading]: ...
 
 
 class LlamaCpp:
@@ -78,7 +80,12 @@ class LlamaCpp:
         if (extra := self._projector(card)) is not None:
             projector = yield from self._files.fetch(extra, self._closed)
         yield Loading("loading", 0.0)
-        yield from self._start(card, model, projector)
+        try:
+            yield from self._start(card, model, projector)
+        except EngineDied:
+            for file in filter(None, (artefact, extra)):
+                yield from self._files.check_again(file, self._closed)
+            raise
 
     def stream(self, request: GenerationRequest, cancel: Cancel) -> Iterator[Loading | Thought | Answer | Done]:
         if self._projector(request.card) is None and any(message.images for message in request.messages):

@@ -37,6 +37,7 @@ class AnswerReader:
         self._exact = False  # whether the server says with every chunk how many tokens there are
         self._predicted = 0  # tokens that the server says it has made
         self._told = 0  # tokens that have left here with a delta
+        self._fresh = True  # whether nothing of the present chunk has been counted: where it is split, it counts once
         self._spent = {"thought": 0, "answer": 0}
         self._speaking = "answer"
         self._prompt = self._cached = 0
@@ -50,6 +51,7 @@ class AnswerReader:
         if (progress := chunk.get("prompt_progress")) is not None:
             yield _reading(progress)
         self._count(chunk)
+        self._fresh = True
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
             thought = next((delta[name] for name in self._dialect.thought_fields if delta.get(name)), "")
@@ -89,7 +91,8 @@ class AnswerReader:
         if not isinstance(text, str):
             raise EngineError(NO_ANSWER)
         self.begun = True
-        tokens = max(0, self._predicted - self._told) if self._exact else 1
+        tokens = max(0, self._predicted - self._told) if self._exact else int(self._fresh)
+        self._fresh = False
         self._told += tokens
         self._spent[kind] += tokens
         self._speaking = kind

@@ -14,10 +14,12 @@ import pytest
 from backends.adapters.scripted import Script, Scripted, small_talk, tokens
 from backends.cancel import Cancel
 from backends.catalog import Card, Catalog
-from backends.types import Backend, Begun, GenerationRequest, Loading, Message, Sampling, Thinking
+from backends.types import Backend, Begun, Done, GenerationRequest, Loading, Message, Sampling, Thinking
 from tests.adapters.transformers_serve import free_port, served
 
 if TYPE_CHECKING:
+    from backends.adapters.hf_transformers import HfTransformers
+    from backends.adapters.llama_cpp import LlamaCpp
     from backends.weights import WeightStore
 
 REPEAT = "Repeat this line:\n"
@@ -29,10 +31,20 @@ ELSEWHERE = "CONTRACT_URL"
 
 
 @dataclass(frozen=True)
+class Work:
+    """`busy`: requests under way; `passes`: how often the model was run since it was loaded, for a piece of a prompt or
+    for the next token."""
+
+    busy: int
+    passes: int
+
+
+@dataclass(frozen=True)
 class Adapter:
     """An engine under the contract: `backend` is loaded and shared by all tests, `fresh()` makes one that is not.
 
-    `stops_reading`: a prompt that is being read can be stopped; a server elsewhere may not know how to.
+    `stops_reading`: a prompt that is being read can be stopped; a server elsewhere may not know how to. `work`: what
+    the engine is doing, where that can be seen from here.
     """
 
     card: Card
@@ -40,6 +52,7 @@ class Adapter:
     backend: Backend
     loading: tuple[Loading, ...]
     stops_reading: bool = True
+    work: Callable[[], Work] | None = None
 
     def ask(self, text: str, *, think: bool = False, begun: Begun | None = None, **sampling: Any) -> GenerationRequest:
         """A request for a short answer, always the likeliest one, unless `sampling` says otherwise."""
@@ -50,15 +63,21 @@ class Adapter:
         return self.ask(REPEAT + text, **options)
 
     def count(self) -> GenerationRequest:
-        """Begins at once and would go on for many seconds."""
+        """Begins at once and would go on for a thousand passes."""
         return self.ask(COUNT, max_new_tokens=1500)
 
 
 @contextmanager
-def _under_contract(card: Card, fresh: Callable[[], Backend], stops_reading: bool = True) -> Iterator[Adapter]:
+def _under_contract(
+    card: Card,
+    fresh: Callable[[], Backend],
+    stops_reading: bool = True,
+    watched: Callable[[Any], Callable[[], Work]] | None = None,
+) -> Iterator[Adapter]:
     backend = fresh()
     try:
-        yield Adapter(card, fresh, backend, tuple(backend.load(card)), stops_reading)
+        loading = tuple(backend.load(card))
+        yield Adapter(card, fresh, backend, loading, stops_reading, watched(backend) if watched else None)
     finally:
         backend.close()
 
@@ -81,10 +100,21 @@ def adapter(request: pytest.FixtureRequest) -> Adapter:
 
 @pytest.fixture(scope="session")
 def scripted_adapter(card: Card) -> Iterator[Adapter]:
-    def fresh() -> Backend:
-        return Scripted(_obedient, load_steps=((0.0, 0.0), (0.5, 0.01), (1.0, 0.01)), parallel=2, context=2048)
+    class Watched(Scripted):
+        passes = 0
 
-    with _under_contract(card, fresh) as adapter:
+        def stream(self, request: GenerationRequest, cancel: Cancel) -> Iterator[Any]:
+            for event in super().stream(request, cancel):
+                self.passes += not isinstance(event, Done)
+                yield event
+
+    def fresh() -> Backend:
+        return Watched(_obedient, load_steps=((0.0, 0.0), (0.5, 0.01), (1.0, 0.01)), parallel=2, context=2048)
+
+    def watched(backend: Watched) -> Callable[[], Work]:
+        return lambda: Work(backend.capabilities.parallel - backend._slots._value, backend.passes)
+
+    with _under_contract(card, fresh, watched=watched) as adapter:
         yield adapter
 
 
@@ -98,7 +128,10 @@ def llama_cpp_adapter(weight_store: WeightStore, starter_weights: Callable[[str]
     def fresh() -> Backend:
         return LlamaCpp(weight_store, context=2048, slots=2, threads=2)
 
-    with _under_contract(card, fresh) as adapter:
+    def watched(backend: LlamaCpp) -> Callable[[], Work]:
+        return lambda: Work(backend.busy_slots(), decodes(backend))
+
+    with _under_contract(card, fresh, watched=watched) as adapter:
         yield adapter
 
 
@@ -114,7 +147,22 @@ def transformers_adapter(weight_store: WeightStore, starter_weights: Callable[[s
     def fresh() -> Backend:
         return HfTransformers(store, context=2048, slots=2, threads=2)
 
-    with _under_contract(card, fresh) as adapter:
+    def watched(backend: HfTransformers) -> Callable[[], Work]:
+        decoder = backend._decoder
+        assert decoder is not None
+        passes = [0]
+
+        def counted(forward: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*args: Any) -> Any:
+                passes[0] += 1
+                return forward(*args)
+
+            return run
+
+        decoder._forward_piece, decoder._forward_rows = map(counted, (decoder._forward_piece, decoder._forward_rows))
+        return lambda: Work(len(decoder._rows) + len(decoder._waiting) + bool(decoder._reading), passes[0])
+
+    with _under_contract(card, fresh, watched=watched) as adapter:
         yield adapter
 
 
@@ -158,6 +206,13 @@ def elsewhere_adapter() -> Iterator[Adapter]:
         assert offer is not None
         with _under_contract(card, lambda: models._open(offer, served), stops_reading=False) as adapter:
             yield adapter
+
+
+def decodes(engine: LlamaCpp) -> int:
+    """How often llama.cpp has run the model: once for each batch of prompts and tokens."""
+    assert engine._client is not None
+    told = engine._client.get("/metrics").text
+    return int(next(line for line in told.splitlines() if line.startswith("llamacpp:n_decode_total ")).split()[1])
 
 
 def _obedient(request: GenerationRequest) -> Script:

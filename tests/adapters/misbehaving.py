@@ -90,6 +90,15 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
         self.close_connection = True
 
+    def talk(self, *pieces: bytes) -> None:
+        """The pieces again and again until the other side goes or the test is over: it has heard of no limit."""
+        self.begin()
+        self.close_connection = True
+        while not self.server.over.is_set():
+            for piece in pieces:
+                self.wfile.write(piece)
+                self.wfile.flush()
+
     def hang(self) -> None:
         """Says nothing more until the other side goes or the test is over."""
         self.connection.settimeout(0.05)

@@ -71,6 +71,9 @@ class Folder:
         yield from ()
         return self._folder
 
+    def check_again(self, wanted: Artefact | Repository, cancel: Cancel) -> Iterator[Loading]:
+        yield from ()
+
     def obtainable(self, artefact: Artefact) -> bool:
         return True
 

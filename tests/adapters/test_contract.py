@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -27,12 +27,13 @@ from backends.types import (
     Text,
     Thought,
 )
+from tests.patience import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from tests.adapters.conftest import Adapter
 
-STOPS_WITHIN_S = 1.0  # what design.md promises
-ANSWERS_WITHIN_S = 15.0  # far less than an answer takes that was not stopped, and enough for a machine that is busy
+MOST_PASSES = 3  # after a cancel: the one under way, and two of llama.cpp, which notices when it tells of the next
+MODEL_PATIENCE_S = 5 * PATIENCE_S  # a busy machine takes ten seconds for a piece of a prompt
 REPLACEMENT = "\ufffd"
 MANY_SCRIPTS = "🦜 你好,世界 👩‍🚀 한국어 こんにちは"
 
@@ -66,14 +67,23 @@ def without_loading(stream: Iterator[Any]) -> Iterator[Thought | Answer | Done]:
     return (event for event in stream if not isinstance(event, Loading))
 
 
-def assert_idle(adapter: Adapter) -> None:
-    """Every slot must take a new request at once, so as many as there are slots are sent together."""
+def passes(adapter: Adapter) -> int:
+    """How often the model has been run; 0 where that cannot be seen."""
+    return adapter.work().passes if adapter.work else 0
+
+
+def assert_idle(adapter: Adapter, cancelled_at: int | None = None) -> None:
+    """Nothing is under way, and every slot takes a new request: as many as there are slots are sent together.
+
+    `cancelled_at`: the passes at a cancel, after which the model was run no more than a few times.
+    """
+    if (work := adapter.work) is not None:
+        eventually(lambda: work().busy == 0, MODEL_PATIENCE_S)
+        assert cancelled_at is None or work().passes - cancelled_at <= MOST_PASSES
     parallel = adapter.backend.capabilities.parallel
     requests = [adapter.ask("Say hello.", max_new_tokens=1)] * parallel
-    start = time.monotonic()
     with ThreadPoolExecutor(parallel) as pool:
         answers = list(pool.map(lambda request: listen(adapter.backend, request), requests))
-    assert time.monotonic() - start < ANSWERS_WITHIN_S
     assert all(answer.deltas for answer in answers)
 
 
@@ -143,29 +153,29 @@ def test_after_cancel_at_most_one_more_delta_and_the_engine_is_idle(adapter: Ada
     for _ in range(after):
         assert not isinstance(next(stream), Done)
     cancel()
-    start = time.monotonic()
+    cancelled_at = passes(adapter)
     *more, last = stream
-    assert time.monotonic() - start < STOPS_WITHIN_S
     assert isinstance(last, Done)
     assert last.reason == "cancelled"
     assert len(more) <= 1
-    assert_idle(adapter)
+    assert_idle(adapter, cancelled_at)
 
 
 def test_cancel_from_another_thread_ends_the_reading_of_a_long_prompt(adapter: Adapter) -> None:
     if not adapter.stops_reading:
         pytest.skip("reads a prompt to its end")
     cancel = Cancel()
-    request = adapter.ask("Find the odd one out: " + "apple pear " * (adapter.backend.context // 4))
-    cancelled_at: list[float] = []
-    timer = threading.Timer(0.3, lambda: (cancelled_at.append(time.monotonic()), cancel()))
-    timer.start()
-    *before, last = without_loading(adapter.backend.stream(request, cancel))
-    timer.join()
-    assert time.monotonic() - cancelled_at[0] < STOPS_WITHIN_S
+    words = f"{uuid.uuid4()} Find the odd one out: " + "apple pear " * (adapter.backend.context // 4)  # in no cache
+    stream = adapter.backend.stream(adapter.ask(words), cancel)
+    told = [next(stream) for _ in range(2)]
+    assert all(isinstance(event, Loading) for event in told)
+    stopper = threading.Thread(target=cancel)
+    stopper.start()
+    stopper.join()
+    cancelled_at = passes(adapter)
+    (last,) = stream  # no further piece is told, and no word of an answer
     assert last.reason == "cancelled"
-    assert before == []
-    assert_idle(adapter)
+    assert_idle(adapter, cancelled_at)
 
 
 def test_closing_the_stream_early_frees_the_engine(adapter: Adapter) -> None:
@@ -234,7 +244,7 @@ def test_begun_thoughts_go_on_until_they_are_closed(adapter: Adapter, closed: bo
 def test_streams_at_the_same_time_do_not_mix(adapter: Adapter) -> None:
     if adapter.backend.capabilities.parallel < 2:
         pytest.skip("runs one request at a time")
-    both_have_begun = threading.Barrier(2, timeout=60)
+    both_have_begun = threading.Barrier(2, timeout=MODEL_PATIENCE_S)
 
     def words(marker: str) -> set[str]:
         stream = without_loading(adapter.backend.stream(adapter.repeat(f"{marker} " * 12), Cancel()))

@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,7 @@ from backends.adapters.hf_transformers.torchvision_shim import make_torchvision_
 
 make_torchvision_importable()
 
-from backends.adapters.hf_transformers import jobs, loading
+from backends.adapters.hf_transformers import decoding, jobs, loading
 from backends.adapters.hf_transformers.prompts import Prompt
 from backends.adapters.hf_transformers.sampling import Sampler
 from backends.cancel import Cancel
@@ -459,16 +458,31 @@ def test_reading_a_long_prompt_is_told(house: Callable[..., House]) -> None:
     assert {event.total for event in told} == {here.backend.count_tokens(here.request("many words " * 100))}
 
 
-def test_a_stopped_reading_ends_within_a_piece(house: Callable[..., House]) -> None:
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_no_further_piece_is_read_once_the_reading_is_stopped(
+    house: Callable[..., House], monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
     here = house("text")
-    cancel = Cancel()
-    stream = here.backend.stream(here.request("many words " * 150), cancel)
-    assert isinstance(next(stream), Loading)
-    cancel()
-    began = time.monotonic()
-    *_, done = stream
+    monkeypatch.setattr(decoding, "LARGEST_PIECE", decoding.FIRST_PIECE)
+    cancel, read, forward = Cancel(), [], here.decoder._forward_piece
+
+    def piece(*args: Any) -> Any:
+        read.append(args[-2:])
+        if len(read) == after:  # stopped by another thread, while this piece is read
+            stopper = threading.Thread(target=cancel)
+            stopper.start()
+            stopper.join()
+        return forward(*args)
+
+    here.decoder._forward_piece = piece
+    request = here.request("many words " * 150)
+    *_, done = here.backend.stream(request, cancel)
     assert done.reason == "cancelled"
-    assert time.monotonic() - began < 1.0
+    assert len(read) == after
+    here.decoder._forward_piece = forward
+    assert here.backend.count_tokens(request) > 4 * decoding.FIRST_PIECE, "there was more to read"
+    _, again = heard(here.backend, request)
+    assert again.usage.cached == after * decoding.FIRST_PIECE, "what had been read is kept, and no more"
 
 
 # --- memory --------------------------------------------------------------------------------------------------------

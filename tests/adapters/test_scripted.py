@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.adapters import scripted
 from backends.adapters.scripted import Script, Scripted, small_talk, tokens
 from backends.cancel import Cancel
 from backends.catalog import Card
@@ -29,8 +29,7 @@ from backends.types import (
     Thinking,
     Thought,
 )
-
-LATE_S = 0.5  # how late a busy machine may be; early is never forgiven
+from tests.patience import FOREVER_S, ended
 
 Ask = Callable[..., GenerationRequest]
 Loaded = Callable[..., Scripted]
@@ -56,6 +55,38 @@ def loaded(card: Card) -> Loaded:
     return build
 
 
+class Clock:
+    """Time for the engine under test: it passes by waiting and by nothing else."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Unhurried(Cancel):
+    """A cancel whose waits pass on the clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def wait(self, timeout: float) -> bool:
+        self._clock.sleep(timeout)
+        return self.is_set()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(scripted, "time", clock)
+    return clock
+
+
 def hear(engine: Scripted, request: GenerationRequest) -> list[Loading | Thought | Answer | Done]:
     return list(engine.stream(request, Cancel()))
 
@@ -67,58 +98,57 @@ def texts(events: list[Loading | Thought | Answer | Done], kind: type) -> list[s
 # --- times ---------------------------------------------------------------------------------------
 
 
-def test_no_token_comes_before_it_is_due(ask: Ask, loaded: Loaded) -> None:
+def test_every_token_comes_when_it_is_due(ask: Ask, loaded: Loaded, clock: Clock) -> None:
     engine = loaded(Script(("a ", "b "), ("c ", "d "), prompt_delay_s=0.1, interval_s=0.05))
-    start = time.monotonic()
-    for k, event in enumerate(engine.stream(ask(), Cancel())):
-        late = time.monotonic() - start - (0.1 + min(k, 3) * 0.05)
-        assert 0 <= late < LATE_S, event
+    start = clock.now
+    times = [clock.now - start for _ in engine.stream(ask(), Unhurried(clock))]
+    assert times == pytest.approx([0.1, 0.15, 0.2, 0.25, 0.25])
 
 
-def test_a_slow_listener_does_not_delay_the_tokens_after(ask: Ask, loaded: Loaded) -> None:
-    stream = loaded(Script(answer=("a ",) * 11, interval_s=0.02)).stream(ask(), Cancel())
-    start = time.monotonic()
+def test_a_slow_listener_does_not_delay_the_tokens_after(ask: Ask, loaded: Loaded, clock: Clock) -> None:
+    stream = loaded(Script(answer=("a ",) * 11, interval_s=0.02)).stream(ask(), Unhurried(clock))
+    start = clock.now
     next(stream)
-    time.sleep(0.2)  # the ten tokens due meanwhile are all there
-    list(stream)
-    assert 0.2 <= time.monotonic() - start < 0.2 + 0.15
+    clock.sleep(0.15)  # the seven tokens due meanwhile are all there
+    times = [clock.now - start for _ in stream]
+    assert times == pytest.approx([0.15] * 7 + [0.16, 0.18, 0.2, 0.2])
 
 
-def test_without_an_interval_it_is_fast(ask: Ask, loaded: Loaded) -> None:
+def test_without_an_interval_it_waits_for_nothing(ask: Ask, loaded: Loaded, clock: Clock) -> None:
     engine = loaded(Script(answer=("a ",) * 2000))
-    start = time.monotonic()
-    assert len(hear(engine, ask())) == 2001
-    assert time.monotonic() - start < 1
+    start = clock.now
+    assert len(list(engine.stream(ask(), Unhurried(clock)))) == 2001
+    assert clock.now == start
 
 
-def test_reading_is_told_in_its_place_within_the_delay(ask: Ask, loaded: Loaded) -> None:
+def test_reading_is_told_in_its_place_within_the_delay(ask: Ask, loaded: Loaded, clock: Clock) -> None:
     engine = loaded(Script(answer=("a",), prompt_delay_s=0.1, reads=(0.5, 1.0)))
-    start = time.monotonic()
-    stream = engine.stream(ask("one two three four"), Cancel())
+    start = clock.now
+    stream = engine.stream(ask("one two three four"), Unhurried(clock))
     assert next(stream) == Loading("reading", 0.5, done=2, total=4)
-    assert 0.05 <= time.monotonic() - start < 0.05 + LATE_S
+    assert clock.now - start == pytest.approx(0.05)
     assert next(stream) == Loading("reading", 1.0, done=4, total=4)
-    assert 0.1 <= time.monotonic() - start < 0.1 + LATE_S
+    assert clock.now - start == pytest.approx(0.1)
 
 
-def test_cancel_ends_a_long_wait_at_once(ask: Ask, loaded: Loaded) -> None:
+def test_cancel_ends_a_wait_that_would_not_end(ask: Ask, loaded: Loaded) -> None:
     cancel = Cancel()
+    stream = loaded(Script(answer=("late",), prompt_delay_s=FOREVER_S, reads=(0.0,))).stream(ask(), cancel)
+    next(stream)
     threading.Timer(0.05, cancel).start()
-    start = time.monotonic()
-    events = list(loaded(Script(answer=("late",), prompt_delay_s=60)).stream(ask(), cancel))
+    events = ended(lambda: list(stream))
     assert [type(event) for event in events] == [Done]
     assert events[0].reason == "cancelled"
-    assert time.monotonic() - start < LATE_S
 
 
-def test_loading_takes_its_steps(card: Card) -> None:
+def test_loading_takes_its_steps(card: Card, clock: Clock) -> None:
     engine = Scripted(load_steps=((0.3, 0.02), (1.0, 0.02)))
-    start = time.monotonic()
+    start = clock.now
     steps = engine.load(card)
     assert next(steps) == Loading("loading", 0.3, card.name)
     assert not engine.alive
     assert [step.fraction for step in steps] == [1.0]
-    assert time.monotonic() - start >= 0.04
+    assert clock.now - start == pytest.approx(0.04)
     assert engine.alive
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,15 +11,17 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from backends.catalog import Catalog
+from tests.adapters.conftest import decodes
 from tests.browser.conftest import MODEL
 from tests.browser.steps import ANSWER_MS, answered, open_section, send, served, set_number
+from tests.patience import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from backends.adapters.llama_cpp import LlamaCpp
     from backends.weights import WeightStore
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
-FREED_WITHIN_S = 5.0
+MOST_PASSES = 500  # of the thousands that the answer would take, for a stop that comes by way of a browser and a page
 ENGINES = """
 [[engine]]
 name = "lab"
@@ -72,17 +73,19 @@ def _page_of(server: LlamaCpp, cache: Path, folder: Path) -> Iterator[str]:
         yield address
 
 
-def wait_until_free(server: LlamaCpp) -> None:
-    until = time.monotonic() + FREED_WITHIN_S
-    while server.busy_slots():
-        assert time.monotonic() < until, "the server still works for nobody"
-        time.sleep(0.05)
+def wait_until_free(server: LlamaCpp, asked_at: int | None = None) -> None:
+    """`asked_at`: its passes before a question, of whose answer it must not have written nearly all."""
+    eventually(lambda: not server.busy_slots(), 5 * PATIENCE_S)
+    assert asked_at is None or decodes(server) - asked_at < MOST_PASSES, "the server still worked for nobody"
 
 
-def ask_for_much(page: Page, server: LlamaCpp) -> None:
+def ask_for_much(page: Page, server: LlamaCpp) -> int:
+    """How often the server had run its model before."""
+    asked_at = decodes(server)
     send(page, "chat", "Write all the numbers from 1 to 1000, with a space after each.")
     expect(page.locator("#transcript-chat .bot-row").last).to_contain_text("3")
     assert server.busy_slots() == 1
+    return asked_at
 
 
 def test_the_page_says_where_text_goes_and_the_engine_answers(page: Page, elsewhere: LlamaCpp) -> None:
@@ -99,16 +102,16 @@ def test_the_page_says_where_text_goes_and_the_engine_answers(page: Page, elsewh
 
 
 def test_stop_frees_the_server(page: Page, elsewhere: LlamaCpp) -> None:
-    ask_for_much(page, elsewhere)
+    asked_at = ask_for_much(page, elsewhere)
     page.locator("#composer-chat .stop-button").click()
-    wait_until_free(elsewhere)
+    wait_until_free(elsewhere, asked_at)
     expect(answered(page, "chat")).to_contain_text("Stopped here.")
 
 
 def test_a_closed_page_frees_the_server(page: Page, elsewhere: LlamaCpp) -> None:
-    ask_for_much(page, elsewhere)
+    asked_at = ask_for_much(page, elsewhere)
     page.goto("about:blank")
-    wait_until_free(elsewhere)
+    wait_until_free(elsewhere, asked_at)
 
 
 def test_an_engine_that_was_never_there_is_said_where_the_answer_would_stand(page: Page) -> None:

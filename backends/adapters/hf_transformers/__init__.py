@@ -62,6 +62,8 @@ class Files(Protocol):
 
     def fetch_repository(self, repository: Repository, cancel: Cancel) -> Generator[Loading, None, Path]: ...
 
+    def check_again(self, wanted: Artefact | Repository, cancel: Cancel) -> Iterator[Loading]: ...
+
     def obtainable(self, artefact: Artefact) -> bool: ...
 
 
@@ -87,7 +89,8 @@ class HfTransformers:
     def load(self, card: Card) -> Iterator[Loading]:
         if importlib.util.find_spec("torch") is None:
             raise EngineMissing("The transformers engine is not installed.", "Run 'make setup-transformers'.")
-        found, gguf = yield from self._fetched(card)
+        found, wanted = yield from self._fetched(card)
+        packed = isinstance(wanted, Artefact)
         yield Loading("loading", 0.0)
         from backends.adapters.hf_transformers.torchvision_shim import make_torchvision_importable
 
@@ -105,30 +108,37 @@ class HfTransformers:
         torch.set_num_threads(self._threads)
 
         def work() -> None:
-            unpacked = loading.unpack(found, card.weight_bytes(self.engine)) if gguf else found
+            unpacked = loading.unpack(found, card.weight_bytes(self.engine)) if packed else found
             self._loaded = loading.load(card, unpacked, self._zero_gpu)
 
         try:
             yield from loading.watched(work, card.weight_bytes(self.engine))
         except Exception as exc:
-            self.close()
             log.info("loading %s failed: %s", card.id, type(exc).__name__)
-            raise _translated(exc, card, is_out_of_memory(exc)) from exc
+            error = _translated(exc, card, is_out_of_memory(exc))
+            try:
+                if type(error) is EngineError:  # nothing else that could explain it
+                    if packed:
+                        loading.forget_unpacked(found)
+                    yield from self._files.check_again(wanted, self._closed)
+            finally:
+                self.close()
+            raise error from exc
         assert self._loaded is not None
         self._decoder = decoder(self._loaded.model, self._loaded.ends, self._slots, self._context * self._slots)
         self.capabilities = replace(CAPABILITIES, parallel=self._decoder.slots)
         if self._closed.is_set():
             self.close()
 
-    def _fetched(self, card: Card) -> Generator[Loading, None, tuple[Path, bool]]:
-        """Where the weights lie, and whether that is a GGUF file that is still to be unpacked."""
+    def _fetched(self, card: Card) -> Generator[Loading, None, tuple[Path, Artefact | Repository]]:
+        """Where the weights lie, and what was fetched: a repository, or a GGUF file that is still to be unpacked."""
         repository = card.repository(self.engine)
         if repository is None:
             raise EngineError(f"{card.name} has no files for the transformers engine.", "Choose another model.")
         packed = next((a for a in card.artefacts if a.file == repository.gguf), None)
         if packed is None or self._files.obtainable(repository.config):
-            return (yield from self._files.fetch_repository(repository, self._closed)), False
-        return (yield from self._files.fetch(packed, self._closed)), True
+            return (yield from self._files.fetch_repository(repository, self._closed)), repository
+        return (yield from self._files.fetch(packed, self._closed)), packed
 
     def stream(self, request: GenerationRequest, cancel: Cancel) -> Iterator[Loading | Thought | Answer | Done]:
         if "image" not in request.card.modalities and any(message.images for message in request.messages):

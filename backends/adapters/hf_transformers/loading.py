@@ -89,6 +89,12 @@ def unpack(gguf: Path, sixteen_bit: int) -> Path:
     return folder
 
 
+def forget_unpacked(gguf: Path) -> None:
+    """What could not be loaded is unpacked anew the next time: nothing tells whether it is whole."""
+    with FileLock(gguf.with_name(gguf.name + UNPACKED + ".lock")):
+        shutil.rmtree(gguf.with_name(gguf.name + UNPACKED), ignore_errors=True)
+
+
 def watched(work: Any, expected_bytes: int) -> Iterator[Loading]:
     """Runs `work` in a thread of its own and tells how far it is, by the memory that it has taken. Raises what it
     raises."""
