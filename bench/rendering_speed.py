@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from gradio.utils import diff
 
 from bench.report import Figure, median
-from ui.render import Growing, Look, Message, project
+from ui.render import Growths, Look, Message, project
 from ui.texts import speaker
 from ui.transcript import Reply, Transcript, Turn
 
@@ -51,9 +51,9 @@ def measure(quick: bool) -> Iterator[Figure]:
 
 def _shown(text: str) -> tuple[float, int]:
     """Seconds of processor time, and bytes, from the first word to the last."""
-    growing, seconds, sent = Growing(), 0.0, 0
+    growths, seconds, sent = Growths(), 0.0, 0
     before: list[Message] = []
-    look = Look(speaker("en"), growing=growing)
+    look = Look(speaker("en"), growths=growths)
     for end in range(STEP, len(text) + STEP, STEP):
         over = end >= len(text)
         reply = Reply(answer=text[:end], state="done" if over else "answering")

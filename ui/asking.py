@@ -17,7 +17,7 @@ from ui.choices import answers, check_message
 from ui.desk import Desk, Update, Values, context_line
 from ui.people import asker
 from ui.pictures import Picture
-from ui.render import Growing, Message, Say, fold
+from ui.render import Growths, Message, Say, fold
 from ui.texts import say_for
 from ui.transcript import Reply, Transcript
 
@@ -126,7 +126,7 @@ class Asking:
     ) -> Iterator[Update]:
         """The answer as it grows: only its own messages are made anew, `before` is what stands above it."""
         desk, panel = self.desk, self.panel
-        thinking, texts = False, Growing()
+        thinking, texts = False, Growths()
         for transcript in growing:  # at least one: a request always has its last event
             update: Update = {panel.chatbot: before + desk.show_last(transcript, say, texts)}
             if thinking != transcript.turns[-1].thinking:

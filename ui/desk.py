@@ -18,7 +18,7 @@ from ui.controls import changed, read_sampling
 from ui.panel import Panel
 from ui.picture_panel import price
 from ui.pictures import Picture
-from ui.render import Growing, Look, Message, Say, project, turn_of_message
+from ui.render import Growths, Look, Message, Say, project, turn_of_message
 from ui.sessions import Sessions
 from ui.stage import exhibits, stage
 from ui.tabs import languages
@@ -50,10 +50,10 @@ class Desk:
     def show(self, transcript: Transcript, say: Say) -> list[Message]:
         return project(transcript, self._look(say))
 
-    def show_last(self, transcript: Transcript, say: Say, growing: Growing | None = None) -> list[Message]:
-        """The last turn; `growing` is kept from one state of its replies to the next."""
+    def show_last(self, transcript: Transcript, say: Say, growths: Growths | None = None) -> list[Message]:
+        """The last turn; `growths` is kept from one state of its replies to the next."""
         earlier = len(Transcript(turns=transcript.turns[:-1]).pictures)
-        look = self._look(say, earlier) if growing is None else replace(self._look(say, earlier), growing=growing)
+        look = self._look(say, earlier) if growths is None else replace(self._look(say, earlier), growths=growths)
         return project(Transcript(turns=transcript.turns[-1:]), look)
 
     def tray(self, values: Values) -> tuple[Picture, ...]:

@@ -18,7 +18,7 @@ Say = Callable[..., str]
 
 Message = dict[str, Any]
 
-Growing = dict[tuple[str, str], Growth]
+Growths = dict[tuple[str, str], Growth]
 """What was made of the texts that are being written, by language and kind."""
 
 
@@ -80,7 +80,7 @@ class Look:
     """How a tab's transcript is shown. `names`: languages by code where replies stand side by side, else empty.
 
     `earlier` is how many pictures came before the first turn; with `places` set, JSON that names places is not shown.
-    `growing` is kept by who shows one turn again and again while it is being written.
+    `growths` is kept by who shows one turn again and again while it is being written.
     """
 
     say: Say
@@ -88,7 +88,7 @@ class Look:
     lift_boxed: bool = False
     places: bool = False
     earlier: int = 0
-    growing: Growing = field(default_factory=dict)
+    growths: Growths = field(default_factory=dict)
 
 
 def project(transcript: Transcript, look: Look) -> list[Message]:
@@ -126,7 +126,7 @@ def _message(role: str, *parts: str) -> Message:
 
 def _blocks(text: str, kind: str, reply: Reply, look: Look, grows: bool) -> list[str]:
     """What a model wrote, block by block. One that grows ends without the tags that would close it."""
-    return blocks(text, look.growing.setdefault((reply.language, kind), Growth()) if grows else None)
+    return blocks(text, look.growths.setdefault((reply.language, kind), Growth()) if grows else None)
 
 
 def _prose(*written: str) -> str:

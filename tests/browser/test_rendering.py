@@ -169,7 +169,7 @@ def test_a_question_is_edited_as_it_was_typed_and_not_as_it_is_shown(page: Page,
 
 
 def test_a_diagram_is_drawn_below_its_source_with_labels_that_are_text(page: Page, tmp_path: Path) -> None:
-    drawn = "```mermaid\ngraph TD\n  A[Tea] --> B[\"<img src=x> <b>hot</b>\"]\n```"
+    drawn = '```mermaid\ngraph TD\n  A[Tea] --> B["<img src=x> <b>hot</b>"]\n```'
     wrong = "```mermaid\nthis is no diagram\n```"
     settings = '```mermaid\n%%{init: {"htmlLabels": true}}%%\ngraph TD\n  A --> B\n```'
     read = show(page, [drawn, wrong, settings], tmp_path)
