@@ -7,10 +7,11 @@ import gradio as gr
 from backends.errors import InvalidRequest
 from backends.pictures import decode
 from ui.desk import Desk, Update, Values
+from ui.markdown_export import to_markdown
 from ui.pictures import attached, together
 from ui.tabs import example_picture
 from ui.texts import say_for
-from ui.transcript import Transcript, album_of, read_conversation, to_markdown
+from ui.transcript import Transcript, album_of, read_conversation
 
 
 class Keeping:

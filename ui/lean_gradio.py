@@ -7,7 +7,8 @@ telling the log no words of anybody's.
 - Every page has its own copy of everything that it shows, anew at every step, for links that nobody can make.
 - Every answer makes a table of the last ten thousand with pandas, for a dashboard that is switched off.
 - Whatever a caller sends in the shape of a file is looked for, and fetched where its path is a URL.
-- An exception in a handler is printed as it is, and many of gradio's own quote the value that they refuse.
+- An exception in a handler is printed as it is, and many of gradio's own quote the value that they refuse; the visitor
+  is told 'Error' (see `ui/faults.py`).
 
 Each reaches into Gradio 6.31; tests hold them against the original, and without them everything works, only slower.
 """
@@ -35,8 +36,10 @@ from gradio.utils import set_task_name
 from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse
 
 from backends.logs import logger
+from ui.faults import Unfit, refusal
 from ui.owners import KEPT_SECONDS, claim
 from ui.people import visitor
+from ui.texts import speaker
 
 log = logger(__name__)
 
@@ -68,7 +71,29 @@ class LeanBlocks(gr.Blocks):  # type: ignore[misc]
         session, asker = kwargs.get("state"), visitor(kwargs.get("request"))
         if session is not None and not claim(session, asker):
             raise PermissionError("this page is somebody else's")
-        return await super().process_api(*args, **kwargs)  # type: ignore[no-any-return]
+        try:
+            return await super().process_api(*args, **kwargs)  # type: ignore[no-any-return]
+        except Unfit:
+            raise
+        except Exception as exc:
+            raise refusal(exc) from exc
+
+    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
+        try:
+            super().validate_inputs(block_fn, inputs)
+        except ValueError as exc:
+            raise Unfit(*exc.args) from exc
+
+    @staticmethod
+    def _format_processing_error(
+        block_fn: Any, index: int, block: Any, value: Any, is_input: bool, original_error: Exception
+    ) -> str:
+        """One sentence for a visitor, where gradio writes a report for a developer."""
+        if not is_input:
+            raise original_error
+        label = getattr(block, "label", None)
+        name = speaker("en")(label.key) if isinstance(label, gr.I18nData) else label or block.get_block_name()
+        return f"{name} cannot be {value!r:.40}."
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
         """As gradio's, to which only an upload is a file; what else has the shape of one comes in as plain data."""

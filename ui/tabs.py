@@ -11,9 +11,11 @@ from typing import Literal
 
 from backends import prompts
 from backends.errors import InvalidRequest
+from ui.words import check_text
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 MAX_TARGETS = 6
+MAX_OPTION = 4000  # characters
 
 PROGRAMMING_LANGUAGES = (
     "Python", "JavaScript", "TypeScript", "Java", "C", "C++", "C#", "Go", "Rust", "Swift", "Kotlin", "PHP", "Ruby",
@@ -67,13 +69,10 @@ class Option:
                     "Choose the languages in the Task section.",
                 )
             return codes
-        if not isinstance(value, str):
-            raise InvalidRequest(f"{self.name} must be a text.")
-        if self.choices and value not in self.choices:
-            raise InvalidRequest(f"{self.name} must be one of {', '.join(self.choices)}; it was {value[:40]!r}.")
-        if len(value) > 4000:
-            raise InvalidRequest(f"{self.name} has {len(value):,} characters; at most 4,000 are allowed.")
-        return value
+        text = check_text(self.name, value, MAX_OPTION)
+        if self.choices and text not in self.choices:
+            raise InvalidRequest(f"{self.name} must be one of {', '.join(self.choices)}; it was {text[:40]!r}.")
+        return text
 
 
 def example_picture(name: str) -> bytes:
