@@ -140,7 +140,8 @@ def test_what_is_set_while_an_answer_is_written_is_kept_once_it_is_over(tuning: 
     transcript = updates[-1][tuning.panel.transcript]
     meanwhile = values | {tuning.panel.transcript: transcript, tuning.panel.sampling["temperature"]: 0.3}
     update = Keeping(tuning.desk).settle(meanwhile, VISITOR)
-    assert update.keys() == {tuning.panel.saved}
+    assert update.keys() == {tuning.panel.saved, tuning.panel.composer, tuning.panel.answer_now}
+    assert "value" not in update[tuning.panel.composer], "what is being typed is the page's"
     saved = update[tuning.panel.saved]
     assert saved["settings"]["sampling"] == {"temperature": 0.3}
     assert [turn["user"] for turn in saved["turns"]] == ["Who runs?"]

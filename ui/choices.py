@@ -14,10 +14,11 @@ from backends import boxes
 from backends.cancel import Controls
 from backends.catalog import Card
 from backends.engine import Engine
-from backends.errors import InvalidRequest
+from backends.errors import Fault, InvalidRequest
 from backends.eyes import fitted_size
+from backends.logs import logger
 from backends.prompts import with_system
-from backends.types import GenerationRequest, Message, Sampling, Thinking
+from backends.types import Failure, GenerationRequest, Message, Sampling, Thinking
 from ui.pace import Tagged, paced
 from ui.people import NOBODY, Asker
 from ui.pictures import Picture, check_pictures
@@ -25,6 +26,8 @@ from ui.render import fold
 from ui.tabs import TabSpec
 from ui.transcript import MAX_NAME, Reply, Stats, Transcript
 from ui.words import MAX_MESSAGE, MAX_SYSTEM, check_text
+
+log = logger(__name__)
 
 MAX_BUDGET = 32_768
 _UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")  # Unicode's categories of what leaves no mark on the screen
@@ -170,11 +173,17 @@ def _grown(
     transcript: Transcript, replies: dict[str, Reply], batches: Iterator[list[Tagged]], started: float, choices: Choices
 ) -> Iterator[Transcript]:
     seen = next((picture for picture in reversed(transcript.pictures) if picture.image), None)
-    for batch in batches:
-        for language, event in batch:
-            reply = fold(replies[language], event, time.monotonic() - started)
-            replies[language] = _located(reply, seen, choices) if seen and reply.over else reply
-        yield transcript.with_replies(tuple(replies.values()))
+    try:
+        for batch in batches:
+            for language, event in batch:
+                reply = fold(replies[language], event, time.monotonic() - started)
+                replies[language] = _located(reply, seen, choices) if seen and reply.over else reply
+            yield transcript.with_replies(tuple(replies.values()))
+    except Exception:  # what was written so far is kept, and says so
+        fault = Fault()
+        log.exception("a fault of the playground itself", number=fault.number)
+        failed = (r if r.over else fold(r, Failure.of(fault), time.monotonic() - started) for r in replies.values())
+        yield transcript.with_replies(tuple(failed))
 
 
 def _located(reply: Reply, seen: Picture, choices: Choices) -> Reply:

@@ -13,7 +13,7 @@ from backends.engine import Engine
 from backends.errors import PlaygroundError
 from ui import model_picker
 from ui.choices import Choices, choose
-from ui.controls import changed, read_sampling
+from ui.controls import as_whole, changed, read_sampling
 from ui.panel import Panel
 from ui.picture_panel import price
 from ui.pictures import Picture
@@ -116,7 +116,7 @@ class Desk:
             model=values[panel.model] or "",
             system=values[panel.system],
             thinking=bool(values[panel.thinking]),
-            thinking_budget=int(values[panel.budget] or 0),
+            thinking_budget=as_whole(values[panel.budget]),
             sampling=self.sampling(values),
             options={name: values[control] for name, control in panel.options.items()},
             pictures=pictures,
@@ -183,7 +183,7 @@ def _keepable(setting: Any) -> Any:
     """What stands in a field may be refused only when it is used, and must not stop anything else from being kept."""
     match setting:
         case dict():
-            return {name: _keepable(value) for name, value in setting.items()}
+            return {whole(str(name)): _keepable(value) for name, value in setting.items()}
         case list() | tuple():
             return [_keepable(value) for value in setting]
         case str():

@@ -21,7 +21,7 @@ def check_text(field: str, value: object, longest: int) -> str:
         )
     if half := _HALF.search(value):
         raise InvalidRequest(
-            f"{field} holds half a character (U+{ord(half[0]):04X}, the {half.start() + 1:,}th), which is no text.",
+            f"{field} holds half a character (U+{ord(half[0]):04X} at place {half.start() + 1:,}), which is no text.",
             "Delete it and send again.",
         )
     return value
