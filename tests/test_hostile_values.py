@@ -177,7 +177,7 @@ KEPT = SavedConversation(
     tab="image",
     settings={
         "engine": "scripted", "model": "", "thinking": False, "budget": 0, "system": "s", "visual_tokens": 100,
-        "sampling": {name: 1 for name in Sampling.model_fields},
+        "sampling": dict.fromkeys(Sampling.model_fields, 1),
         "options": {option.name: option.default for spec in TABS for option in spec.options},
     },
     turns=(Turn(user="q", pictures=(PICTURE,), replies=(REPLY,)), Turn(user="p", replies=(Reply(),))),
@@ -229,7 +229,6 @@ def test_whatever_a_browser_kept_the_page_opens(desks: dict[str, Desk], path: tu
         kept = changed(FILE, path, value)
         update = Tuning(desk).restore(kept, kept.get("album"), VISITOR, GROWN)
         sendable(update)
-        sendable(Keeping(desk).settle(standing(desk.panel) | {desk.panel.payload: ""} | fresh(desk, update), VISITOR))
 
 
 @pytest.mark.parametrize("path", list(places(GROWN)), ids=lambda path: ".".join(map(str, path)))
@@ -242,15 +241,6 @@ def test_whatever_was_being_written(desks: dict[str, Desk], path: tuple[Any, ...
 def test_or_nothing_of_it_at_all(desks: dict[str, Desk], value: Any) -> None:
     for kept in ((value, FILE["album"], GROWN), (FILE, value, GROWN), (FILE, FILE["album"], value)):
         sendable(Tuning(desks["image"]).restore(kept[0], kept[1], VISITOR, kept[2]))
-
-
-def fresh(desk: Desk, update: dict[Any, Any]) -> Values:
-    """The values that the page has after an update."""
-    return {
-        c: (v.get("value", c.value) if isinstance(v, dict) and "__type__" in v else v)
-        for c, v in update.items()
-        if c in desk.panel.everything
-    }
 
 
 @pytest.mark.parametrize("key", ["turns", "tab", "format"])

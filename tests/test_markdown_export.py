@@ -15,10 +15,11 @@ from ui.transcript import Reply, Stats, Transcript, Turn
 PARSER = MarkdownIt("commonmark")
 MODEL = "A model of 1.5B *stars*, [links](x) & `ticks`"
 FRAGMENTS = (
-    "```", "```py", "````", "~~~", "~~~~ x", "    ", "  ", "\t", "- ", "1. ", "> ", "# ", "## You", "===", "---", "$$", "$", "\\[",
-    "\\]", "<details>", "</details>", "<summary>", "<!--", "-->", "<script>", "</script>", "<pre>", "<textarea>", "<style>", "<?php",
-    "<!DOCTYPE", "<![CDATA[", "<b>", "<div", ">", "<br/>", "[a]: b", "[a]", "\\", "`", "``", "|", "a|b\n-|-", "&lt;", "x", " ", "\n",
-    "\n\n", "\r\n", "**", "\u2060", "\x00", "<x-y>", "<table><tr>", "'", '"', "](", "![", "<http://a", "\x0b", "\x0c", "\u2028",
+    "```", "```py", "````", "~~~", "~~~~ x", "    ", "  ", "\t", "- ", "1. ", "> ", "# ", "## You", "===", "---",
+    "$$", "$", "\\[", "\\]", "<details>", "</details>", "<summary>", "<!--", "-->", "<script>", "</script>", "<pre>",
+    "<textarea>", "<style>", "<?php", "<!DOCTYPE", "<![CDATA[", "<b>", "<div", ">", "<br/>", "[a]: b", "[a]", "\\",
+    "`", "``", "|", "a|b\n-|-", "&lt;", "x", " ", "\n", "\n\n", "\r\n", "**", "\u2060", "\x00", "<x-y>",
+    "<table><tr>", "'", "\"", "](", "![", "<http://a", "\x0b", "\f", "\u2028",
 )  # fmt: skip
 texts = st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join) | st.text(max_size=30)
 

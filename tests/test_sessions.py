@@ -18,16 +18,20 @@ def test_a_conversation_has_one_key_that_tells_nothing() -> None:
 
 
 def test_a_tab_has_one_answer_at_a_time_and_is_free_again_however_it_ends() -> None:
-    sessions = Sessions()
-    with pytest.raises(ZeroDivisionError), sessions.answering("page", "chat") as controls:
-        assert controls is not None
-        assert sessions.find("page", "chat") is controls
-        with sessions.answering("page", "chat") as second, sessions.answering("page", "math") as other:
-            assert second is None
-            assert other is not None
-        assert sessions.find("page", "chat") is controls, "the one that was refused ends nothing"
-        raise ZeroDivisionError
-    assert controls.cancel.is_set()
+    sessions, begun = Sessions(), []
+
+    def breaks() -> None:
+        with sessions.answering("page", "chat") as controls:
+            begun.append(controls)
+            with sessions.answering("page", "chat") as second, sessions.answering("page", "math") as other:
+                assert second is None
+                assert other is not None
+            assert sessions.find("page", "chat") is controls, "the one that was refused ends nothing"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        breaks()
+    assert begun[0].cancel.is_set()
     assert sessions.find("page", "chat") is None
 
 

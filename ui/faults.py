@@ -8,8 +8,11 @@ from pydantic import ValidationError
 
 from backends.errors import Fault, InvalidRequest, PlaygroundError
 from backends.logs import logger
+from ui.words import whole
 
 log = logger(__name__)
+
+LONGEST = 500  # characters
 
 
 class Unfit(ValueError):
@@ -19,6 +22,7 @@ class Unfit(ValueError):
 def refusal(exc: Exception) -> gr.Error:
     """For gradio, which shows the sentence of its own errors and of no others."""
     if isinstance(exc, gr.Error):
+        exc.message = whole(str(exc.message))[:LONGEST]  # gradio quotes what it was given
         return exc
     if isinstance(exc, ComponentProcessingError | ValidationError | InvalidPathError):
         told = exc.args[0] if isinstance(exc, ComponentProcessingError) else "A value of this request cannot be read."

@@ -32,6 +32,7 @@ import gradio.routes
 import gradio.state_holder
 import orjson
 from gradio.blocks import Block
+from gradio.i18n import I18nData
 from gradio.queueing import Queue
 from gradio.state_holder import SessionState
 from gradio.utils import safe_aclose_iterator, set_task_name
@@ -140,7 +141,7 @@ class LeanBlocks(gr.Blocks):  # type: ignore[misc]
 def _name(block: Any) -> str:
     """What a visitor knows a component by."""
     label = getattr(block, "label", None)
-    return speaker("en")(label.key) if isinstance(label, gr.I18nData) else str(label or block.get_block_name())
+    return speaker("en")(label.key) if isinstance(label, I18nData) else str(label or block.get_block_name())
 
 
 def _refuses(block: Any, value: Any) -> bool:

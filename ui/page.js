@@ -207,6 +207,7 @@
       picker.value = spoken;
       picker.addEventListener("change", () => {
         store(LANGUAGE, picker.value);
+        keepDrafts(); // a history entry takes nothing more once the page is on its way
         document.cookie = `playground-language=${picker.value}; path=/; max-age=31536000; SameSite=Lax`;
         location.reload();
       });

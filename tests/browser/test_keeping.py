@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,9 +13,8 @@ from tests.browser.steps import COUNT_ANSWERS, answered, asking, open_tab, send,
 
 pytestmark = pytest.mark.browser
 
-FORBIDDEN = """for (const name of ["localStorage", "sessionStorage"]) {
-    Object.defineProperty(window, name, { get() { throw new DOMException("denied", "SecurityError"); }, configurable: true });
-}
+FORBIDDEN = """const get = () => { throw new DOMException("denied", "SecurityError"); };
+for (const name of ["localStorage", "sessionStorage"]) Object.defineProperty(window, name, { get, configurable: true });
 Object.defineProperty(Document.prototype, "cookie", { get: () => "", set: () => {} });"""
 FILL = """() => {
     for (let size = 1 << 22; size; size >>= 1) {
@@ -91,7 +91,7 @@ def test_a_reload_in_mid_answer_shows_what_stood_there(opened: Opened, tab: str)
     asked(page, "Who are you?", tab)
     send(page, tab, "Go on and on.")
     # Kept once a second: what stands there after the third second was in the browser's hands at the second.
-    page.wait_for_function(f"document.querySelector('#transcript-{tab} .bot-row:last-child, #transcript-{tab}').innerText.split('word').length > 120")
+    page.wait_for_function(f"document.querySelector('#transcript-{tab}').innerText.split('word').length > 120")
     page.reload()
     open_tab(page, tab)
     last = page.locator(f"#transcript-{tab} .bot-row").last
@@ -129,7 +129,7 @@ def test_both_come_back_when_both_are_loaded_anew_at_once(opened: Opened) -> Non
     second = opened()
     asked(second, "Who is second?")
     for page in (first, second):
-        page.evaluate("setTimeout(() => { window.left = true; location.reload(); }, 100)")
+        page.evaluate("window.left = true; setTimeout(() => location.reload(), 100)")
     for page, question in ((first, "Who is first?"), (second, "Who is second?")):
         page.wait_for_function("window.left === undefined")
         assert questions(ready(page)) == [question]
@@ -208,7 +208,7 @@ def test_chinese_is_found_too(opened: Opened) -> None:
     page = opened()
     page.locator("#language-picker").select_option("zh")
     expect(page.locator("#tab-math-button:visible")).to_have_text("数学")
-    expect(page.locator("#composer-chat textarea")).to_have_attribute("placeholder", "输入消息。按 Enter 发送，按 Shift+Enter 换行。")
+    expect(page.locator("#composer-chat textarea")).to_have_attribute("placeholder", re.compile("^输入消息。"))
 
 
 # --- full ----------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_full_storage_is_said_once_and_this_window_goes_on(opened: Opened) -> No
     asked(page, "And now?")
     assert len(told(page)) == 1
     assert questions(reloaded(page)) == ["Who are you?", "Is there room?", "And now?"]
-    page.evaluate("Object.keys(shelf).filter((key) => key.startsWith('foreign-')).forEach((key) => shelf.removeItem(key))")
+    page.evaluate("Object.keys(shelf).forEach((key) => key.startsWith('foreign-') && shelf.removeItem(key))")
     asked(page, "There is room again?")
     assert page.evaluate("Object.keys(sessionStorage).filter((key) => key.startsWith('qwen-'))") == []
     assert len(questions(reloaded(page))) == 4
