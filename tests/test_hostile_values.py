@@ -273,3 +273,19 @@ def test_after_the_most_turns_the_next_question_is_refused_and_everything_stays(
 def test_a_field_says_which_half_it_holds() -> None:
     with pytest.raises(InvalidRequest, match=r"message holds half a character \(U\+D800 at place 2\)"):
         check_message("a\ud800")
+
+
+def test_half_a_character_in_an_answer_is_shown_as_one_that_is_missing(card: Card) -> None:
+    """As a server may send it that cuts between two pieces."""
+    models = Models(
+        Catalog((card,)),
+        "scripted",
+        Scripted().capabilities,
+        lambda card, fit: Scripted(Script(answer=("a\ud83d", "\ude00b"))),
+        lambda artefact: True,
+        house=House(lambda: Machine(4, 4, 16 * GIB, 16 * GIB)),
+    )
+    *_, last = api.ask(Engine(models), tab("chat"), parameters(tab("chat")))
+    models.close()
+    orjson.dumps(last)
+    assert (last["state"], last["answer"]) == ("done", "a\ufffd\ufffdb")

@@ -133,6 +133,7 @@ class Asking:
             update: Update = {panel.chatbot: before + desk.show_last(transcript, say)}
             if time.monotonic() - kept >= KEEP_SECONDS:
                 update[panel.growing], kept = Growing.of(transcript).model_dump(mode="json"), time.monotonic()
+                update[panel.transcript] = transcript  # what breaks from here on cannot take it away
             if thinking != transcript.turns[-1].thinking:
                 thinking = not thinking
                 continues = desk.engine(values).models.capabilities.continues

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,14 +18,14 @@ from backends.errors import Fault, InvalidRequest
 from backends.eyes import fitted_size
 from backends.logs import logger
 from backends.prompts import with_system
-from backends.types import Failure, GenerationRequest, Message, Sampling, Thinking
+from backends.types import Answer, Event, Failure, GenerationRequest, Message, Sampling, Thinking, Thought
 from ui.pace import Tagged, paced
 from ui.people import NOBODY, Asker
 from ui.pictures import Picture, check_pictures
 from ui.render import fold
 from ui.tabs import TabSpec
 from ui.transcript import MAX_NAME, Reply, Stats, Transcript
-from ui.words import MAX_MESSAGE, MAX_SYSTEM, check_text
+from ui.words import MAX_MESSAGE, MAX_SYSTEM, check_text, whole
 
 log = logger(__name__)
 
@@ -176,7 +176,7 @@ def _grown(
     try:
         for batch in batches:
             for language, event in batch:
-                reply = fold(replies[language], event, time.monotonic() - started)
+                reply = fold(replies[language], _whole(event), time.monotonic() - started)
                 replies[language] = _located(reply, seen, choices) if seen and reply.over else reply
             yield transcript.with_replies(tuple(replies.values()))
     except Exception:  # what was written so far is kept, and says so
@@ -184,6 +184,13 @@ def _grown(
         log.exception("a fault of the playground itself", number=fault.number)
         failed = (r if r.over else fold(r, Failure.of(fault), time.monotonic() - started) for r in replies.values())
         yield transcript.with_replies(tuple(failed))
+
+
+def _whole(event: Event) -> Event:
+    """A server may cut a character in two; half of one could neither be shown nor kept."""
+    if isinstance(event, Thought | Answer) and not event.text.isascii():
+        return replace(event, text=whole(event.text))
+    return event
 
 
 def _located(reply: Reply, seen: Picture, choices: Choices) -> Reply:
