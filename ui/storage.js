@@ -5,7 +5,7 @@
 // Conversations are the first window's. Another one that is open beside it has its own, in its sessionStorage.
 (() => {
   const CONVERSATION = "qwen-playground-", WINDOW = "window-", OWNER = "playground-owner", ME = WINDOW + "id";
-  const GONE_MS = 5000, ANSWER_MS = 1000; // a reload takes less than the one, an answer of another window than the other
+  const GONE_MS = 5000, ANSWER_MS = 2500; // a reload takes less than the one, an answer of another window than the other
   const random = () => Math.random().toString(36).slice(2);
   const shelf = (name) => { try { window[name].length; return window[name]; } catch { return null; } };
   const local = shelf("localStorage"), session = shelf("sessionStorage");
