@@ -33,13 +33,14 @@ _TAGGED = re.compile(
 
 
 _Pixels = Annotated[int, Field(ge=0, le=100_000)]  # pydantic holds to it what comes back from a file
+_Label = Annotated[str, Field(max_length=4_000_000)]  # as long as an answer; a text with bounds also has to be Unicode
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A place in pixels of the picture as uploaded: 0 <= x0 <= x1 <= width, and y likewise."""
 
-    label: str
+    label: _Label
     x0: _Pixels
     y0: _Pixels
     x1: _Pixels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ui.sessions import Sessions
 
 
@@ -15,22 +17,29 @@ def test_a_conversation_has_one_key_that_tells_nothing() -> None:
     assert len(key) == 32
 
 
-def test_a_tab_has_one_answer_at_a_time() -> None:
-    sessions = Sessions()
-    controls = sessions.start("page", "chat")
-    assert controls is not None
-    assert sessions.start("page", "chat") is None
-    assert sessions.start("page", "math") is not None
-    assert sessions.find("page", "chat") is controls
-    sessions.end("page", "chat")
+def test_a_tab_has_one_answer_at_a_time_and_is_free_again_however_it_ends() -> None:
+    sessions, begun = Sessions(), []
+
+    def breaks() -> None:
+        with sessions.answering("page", "chat") as controls:
+            begun.append(controls)
+            with sessions.answering("page", "chat") as second, sessions.answering("page", "math") as other:
+                assert second is None
+                assert other is not None
+            assert sessions.find("page", "chat") is controls, "the one that was refused ends nothing"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        breaks()
+    assert begun[0].cancel.is_set()
     assert sessions.find("page", "chat") is None
 
 
 def test_a_page_that_goes_stops_what_runs_for_it_and_nothing_else() -> None:
     sessions = Sessions()
-    mine, other = sessions.start("page", "chat"), sessions.start("other", "chat")
-    assert mine is not None
-    assert other is not None
-    sessions.close("page")
-    assert mine.cancel.is_set()
-    assert not other.cancel.is_set()
+    with sessions.answering("page", "chat") as mine, sessions.answering("other", "chat") as other:
+        assert mine is not None
+        assert other is not None
+        sessions.close("page")
+        assert mine.cancel.is_set()
+        assert not other.cancel.is_set()

@@ -22,7 +22,6 @@ from ui.transcript import (
     Transcript,
     Turn,
     read_conversation,
-    to_markdown,
 )
 
 OVER = ("done", "stopped", "failed")
@@ -240,17 +239,6 @@ def test_asking_replacing_and_going_back() -> None:
     assert answered.turns[0] == asked.turns[0]
     assert answered.before(1) == said("yes")
     assert answered.before(0) == Transcript()
-
-
-@given(conversation=conversations)
-def test_the_markdown_holds_every_word(conversation: SavedConversation) -> None:
-    text = to_markdown("A talk", conversation.transcript)
-    assert text.startswith("# A talk\n")
-    for turn in conversation.turns:
-        assert turn.user in text
-        for reply in turn.replies:
-            assert reply.answer in text
-            assert reply.thoughts.strip() in text
 
 
 def test_progress_is_part_of_a_reply_on_the_server() -> None:

@@ -23,6 +23,7 @@ from ui.desk import Desk, Values
 from ui.keeping import Keeping
 from ui.page import _stands_at
 from ui.sessions import Sessions
+from ui.transcript import Growing, Reply, Transcript
 from ui.tuning import Tuning
 
 FIELDS = tuple(Sampling.model_fields)
@@ -140,10 +141,26 @@ def test_what_is_set_while_an_answer_is_written_is_kept_once_it_is_over(tuning: 
     transcript = updates[-1][tuning.panel.transcript]
     meanwhile = values | {tuning.panel.transcript: transcript, tuning.panel.sampling["temperature"]: 0.3}
     update = Keeping(tuning.desk).settle(meanwhile, VISITOR)
-    assert update.keys() == {tuning.panel.saved}
+    assert update.keys() == {tuning.panel.saved, tuning.panel.composer, tuning.panel.answer_now}
+    assert "value" not in update[tuning.panel.composer], "what is being typed is the page's"
     saved = update[tuning.panel.saved]
     assert saved["settings"]["sampling"] == {"temperature": 0.3}
     assert [turn["user"] for turn in saved["turns"]] == ["Who runs?"]
+
+
+def test_what_was_written_of_an_answer_comes_back_with_its_question(tuning: Tuning) -> None:
+    asked = Transcript().ask("Why?", ("",))
+    kept = tuning.desk.save(standing(tuning), asked)
+    replies = (Reply(answer="so far", state="answering"),)
+    grown = Growing.of(asked.with_replies(replies)).model_dump(mode="json")
+    (turn,) = tuning.restore(kept, None, VISITOR, grown)[tuning.panel.transcript].turns
+    assert turn.replies == (Reply(answer="so far", state="stopped"),)
+
+    over = tuning.desk.save(standing(tuning), asked.with_replies((Reply(answer="all of it", state="done"),)))
+    other = Growing(turn=1, replies=replies).model_dump(mode="json")
+    for saved, growing in ((over, grown), (kept, other), (kept, {}), (kept, None), (None, grown)):
+        turns = tuning.restore(saved, None, VISITOR, growing)[tuning.panel.transcript].turns
+        assert "so far" not in str(turns)
 
 
 def test_what_is_kept_is_the_model_that_was_switched_to(tuning: Tuning) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import gradio as gr
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from backends.boxes import as_json
 from backends.cancel import Controls
@@ -20,12 +20,13 @@ from backends.errors import Fault, InvalidRequest, PlaygroundError
 from backends.logs import logger
 from backends.pictures import decode
 from backends.types import Failure, Sampling
-from ui.choices import MAX_MESSAGE, answers, check_message, choose
+from ui.choices import answers, check_message, choose
 from ui.people import NOBODY, Asker, asker
 from ui.pictures import Picture, attached, check_count
 from ui.tabs import TABS, TabSpec
 from ui.transcript import MAX_TURNS, Reply, Stats, Transcript, Turn
 from ui.uploads import uploaded_bytes, uploaded_name
+from ui.words import MAX_MESSAGE, check_text
 
 log = logger(__name__)
 
@@ -49,7 +50,7 @@ class _HistoryMessage(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     role: Literal["user", "assistant"]
-    content: str = Field(max_length=MAX_MESSAGE)
+    content: str
 
 
 _HISTORY = TypeAdapter(list[_HistoryMessage])
@@ -137,14 +138,16 @@ def _pictures(images: object) -> tuple[Picture, ...]:
 
 def _transcript(history: object, languages: tuple[str, ...]) -> Transcript:
     """The history as turns; an answer counts for every language that is asked for now. Raises `InvalidRequest`."""
+    if isinstance(history, list) and len(history) > 2 * MAX_TURNS:
+        raise InvalidRequest(f"history has {len(history):,} messages; at most {2 * MAX_TURNS:,} are allowed.")
     try:
         messages = _HISTORY.validate_python(history)
     except ValidationError as exc:
         raise InvalidRequest(
             "history must be a list of messages with a role, 'user' or 'assistant', and a content that is a text."
         ) from exc
-    if len(messages) > 2 * MAX_TURNS:
-        raise InvalidRequest(f"history has {len(messages):,} messages; at most {2 * MAX_TURNS:,} are allowed.")
+    for number, message in enumerate(messages):
+        check_text(f"history[{number}].content", message.content, MAX_MESSAGE)
     turns: list[Turn] = []
     for message in messages:
         if message.role == "user":

@@ -5,6 +5,7 @@ A question that failed is left in `payload`: the page puts it back into the comp
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import gradio as gr
@@ -19,7 +20,9 @@ from ui.people import asker
 from ui.pictures import Picture
 from ui.render import Growths, Message, Say, fold
 from ui.texts import say_for
-from ui.transcript import Reply, Transcript
+from ui.transcript import Growing, Reply, Transcript, check_turns
+
+KEEP_SECONDS = 1.0  # between two times that the visitor's browser is given what was written by then
 
 
 class Asking:
@@ -72,6 +75,7 @@ class Asking:
         page, tab = request.session_hash or "", desk.spec.id
         try:
             message = check_message(text)
+            check_turns(earlier)
             choices = desk.choices(values, pictures)
         except EngineError as exc:
             yield self._failed(values, earlier.ask(text, ("",), pictures), exc, say)
@@ -80,23 +84,22 @@ class Asking:
             gr.Warning(exc.sentence)
             yield {panel.chatbot: desk.show(values[panel.transcript], say), panel.payload: ""}
             return
-        controls = desk.sessions.start(page, tab)
-        if controls is None:
-            gr.Info(say("still_answering"))
-            yield {panel.payload: ""}
-            return
-        earlier = earlier.at_rest
-        transcript = earlier.ask(message, tuple(choices.instructions), pictures)
-        if any(choices.card.eyes is None or picture.image is None for picture in transcript.pictures):
-            gr.Info(say("note_unseen_pictures"))
-        if has_control_tokens(message):
-            gr.Info(say("note_raw_tokens" if choices.raw else "note_special_tokens"))
-        asked = {picture.id for picture in pictures}
-        tray = tuple(picture for picture in desk.tray(values) if picture.id not in asked)
-        draft = "" if text == values[panel.composer] else values[panel.composer]
-        values = values | {panel.composer: draft} | ({panel.pictures.tray: tray} if panel.pictures else {})
-        before = desk.show(earlier, say)
-        try:
+        with desk.sessions.answering(page, tab) as controls:
+            if controls is None:
+                gr.Info(say("still_answering"))
+                yield {panel.payload: ""}
+                return
+            earlier = earlier.at_rest
+            transcript = earlier.ask(message, tuple(choices.instructions), pictures)
+            if any(choices.card.eyes is None or picture.image is None for picture in transcript.pictures):
+                gr.Info(say("note_unseen_pictures"))
+            if has_control_tokens(message):
+                gr.Info(say("note_raw_tokens" if choices.raw else "note_special_tokens"))
+            asked = {picture.id for picture in pictures}
+            tray = tuple(picture for picture in desk.tray(values) if picture.id not in asked)
+            draft = "" if text == values[panel.composer] else values[panel.composer]
+            values = values | {panel.composer: draft} | ({panel.pictures.tray: tray} if panel.pictures else {})
+            before = desk.show(earlier, say)
             who = asker(request, desk.sessions.conversation(page, tab))
             growing = answers(desk.engine(values), choices, transcript, controls, lambda: desk.sessions.interval, who)
             yield {
@@ -104,12 +107,10 @@ class Asking:
                 panel.composer: gr.update(submit_btn=False, stop_btn=True, **({} if draft else {"value": ""})),
                 panel.transcript: transcript,
                 panel.saved: desk.save(values, transcript),
+                panel.growing: {},
                 **desk.show_pictures(values, transcript, tray, say),
             }
             yield from self._stream(values, choices.card, growing, before, say)
-        finally:
-            controls.cancel()  # of no effect on an answer that has ended; ends one that nobody reads any more
-            desk.sessions.end(page, tab)
 
     def _failed(self, values: Values, asked: Transcript, exc: EngineError, say: Say) -> Update:
         """An engine that cannot even be asked: that stands where the answer would, with a way to try again."""
@@ -126,9 +127,12 @@ class Asking:
     ) -> Iterator[Update]:
         """The answer as it grows: only its own messages are made anew, `before` is what stands above it."""
         desk, panel = self.desk, self.panel
-        thinking, texts = False, Growths()
+        thinking, texts, kept = False, Growths(), time.monotonic()
         for transcript in growing:  # at least one: a request always has its last event
             update: Update = {panel.chatbot: before + desk.show_last(transcript, say, texts)}
+            if time.monotonic() - kept >= KEEP_SECONDS:
+                update[panel.growing], kept = Growing.of(transcript).model_dump(mode="json"), time.monotonic()
+                update[panel.transcript] = transcript  # what breaks from here on cannot take it away
             if thinking != transcript.turns[-1].thinking:
                 thinking = not thinking
                 continues = desk.engine(values).models.capabilities.continues
@@ -140,6 +144,7 @@ class Asking:
             panel.payload: transcript.turns[-1].user if transcript.failed else "",
             panel.answer_now: gr.update(visible=False),
             panel.saved: desk.save(values, transcript),
+            panel.growing: {},
             panel.context: context_line(transcript, say),
             panel.model_info: desk.model_info(desk.engine(values), card, say),
         }

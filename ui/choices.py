@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,20 +14,23 @@ from backends import boxes
 from backends.cancel import Controls
 from backends.catalog import Card
 from backends.engine import Engine
-from backends.errors import InvalidRequest
+from backends.errors import Fault, InvalidRequest
 from backends.eyes import fitted_size
+from backends.logs import logger
 from backends.nearest import nearest, quoted
 from backends.prompts import with_system
-from backends.types import GenerationRequest, Message, Sampling, Thinking
+from backends.types import Answer, Event, Failure, GenerationRequest, Message, Sampling, Thinking, Thought
 from ui.pace import Tagged, paced
 from ui.people import NOBODY, Asker
 from ui.pictures import Picture, check_pictures
 from ui.render import fold
 from ui.tabs import TabSpec
-from ui.transcript import Reply, Stats, Transcript
+from ui.transcript import MAX_NAME, Reply, Stats, Transcript
+from ui.words import MAX_MESSAGE, MAX_SYSTEM, check_text, whole
+
+log = logger(__name__)
 
 MAX_BUDGET = 32_768
-MAX_MESSAGE = 2_000_000  # characters; far above any context, so that the tokens can still be counted and named
 _UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")  # Unicode's categories of what leaves no mark on the screen
 
 
@@ -75,19 +78,19 @@ def choose(
     visual_tokens: object = None,
 ) -> Choices:
     """Checks everything; whatever is None is the official value or the tab's default. Raises `InvalidRequest`."""
-    card = engine.models.catalog.get(_text("model", model, 200)) if model else engine.models.choose(spec.id)
+    card = engine.models.catalog.get(check_text("model", model, 200)) if model else engine.models.choose(spec.id)
     if thinking is not None and not isinstance(thinking, bool):
         raise InvalidRequest(f"thinking must be true or false; it was {quoted(thinking)}.")
     enabled = card.thinks(card.thinking.default if thinking is None else thinking)
     return Choices(
         card=card,
-        system=spec.system if system is None else _text("system", system, 100_000),
+        system=spec.system if system is None else check_system(system),
         sampling=check_sampling(
             card.official(spec.id, enabled, images=spec.pictures).values,
             sampling,
             engine.models.catalog.longest_answer,
         ),
-        thinking=Thinking(enabled, _budget(thinking_budget)),
+        thinking=Thinking(enabled, check_budget(thinking_budget)),
         instructions=spec.instructions(spec.check_options(options)),
         visual_tokens=check_pictures(
             pictures,
@@ -101,10 +104,14 @@ def choose(
 
 def check_message(text: object) -> str:
     """The message, if there is one. Raises `InvalidRequest` on an empty or endless one."""
-    message = _text("message", text, MAX_MESSAGE)
+    message = check_text("message", text, MAX_MESSAGE)
     if all(unicodedata.category(character) in _UNSEEN for character in message):
         raise InvalidRequest("The message is empty: write something first.", "Nothing was sent.")
     return message
+
+
+def check_system(text: object) -> str:
+    return check_text("system", text, MAX_SYSTEM)
 
 
 def check_sampling(official: Sampling, given: Mapping[str, Any], longest_answer: int = 0) -> Sampling:
@@ -156,7 +163,7 @@ def answers(
     """
     started = time.monotonic()
     prompted = choices.thinking.enabled and choices.card.thinking.kind == "prompted"
-    stats = Stats(model=choices.card.name, engine=engine.name)
+    stats = Stats(model=choices.card.name[:MAX_NAME], engine=engine.name[:MAX_NAME])
     replies = {
         reply.language: Reply(language=reply.language, prompted=prompted, stats=stats)
         for reply in transcript.turns[-1].replies
@@ -169,11 +176,24 @@ def _grown(
     transcript: Transcript, replies: dict[str, Reply], batches: Iterator[list[Tagged]], started: float, choices: Choices
 ) -> Iterator[Transcript]:
     seen = next((picture for picture in reversed(transcript.pictures) if picture.image), None)
-    for batch in batches:
-        for language, event in batch:
-            reply = fold(replies[language], event, time.monotonic() - started)
-            replies[language] = _located(reply, seen, choices) if seen and reply.over else reply
-        yield transcript.with_replies(tuple(replies.values()))
+    try:
+        for batch in batches:
+            for language, event in batch:
+                reply = fold(replies[language], _whole(event), time.monotonic() - started)
+                replies[language] = _located(reply, seen, choices) if seen and reply.over else reply
+            yield transcript.with_replies(tuple(replies.values()))
+    except Exception:  # what was written so far is kept, and says so
+        fault = Fault()
+        log.exception("a fault of the playground itself", number=fault.number)
+        failed = (r if r.over else fold(r, Failure.of(fault), time.monotonic() - started) for r in replies.values())
+        yield transcript.with_replies(tuple(failed))
+
+
+def _whole(event: Event) -> Event:
+    """A server may cut a character in two; half of one could neither be shown nor kept."""
+    if isinstance(event, Thought | Answer) and not event.text.isascii():
+        return replace(event, text=whole(event.text))
+    return event
 
 
 def _located(reply: Reply, seen: Picture, choices: Choices) -> Reply:
@@ -186,17 +206,7 @@ def _located(reply: Reply, seen: Picture, choices: Choices) -> Reply:
     return reply.model_copy(update={"marks": boxes.in_pixels(found, eyes, size, (seen.width, seen.height))})
 
 
-def _text(field: str, value: object, longest: int) -> str:
-    if not isinstance(value, str):
-        raise InvalidRequest(f"{field} must be a text.")
-    if len(value) > longest:
-        raise InvalidRequest(
-            f"{field} has {len(value):,} characters; at most {longest:,} are allowed.", "Shorten it and send again."
-        )
-    return value
-
-
-def _budget(value: object) -> int | None:
+def check_budget(value: object) -> int | None:
     """0 and None mean that the thoughts have no limit of their own."""
     if value is None or (value == 0 and not isinstance(value, bool)):
         return None

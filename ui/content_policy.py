@@ -9,6 +9,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Send
 
 _SCRIPT = re.compile(rb"<script(?=[\s>])")
+_FIRST_OF_GRADIO = b"<script>window.gradio_config"
+_OURS = b"<script src=page.js></script>"  # has to run before what reads the browser's storage and language
 
 
 class Guarded:
@@ -49,7 +51,8 @@ class Guarded:
             if message.get("more_body", False):
                 return
             # Without quotes, which would end a text of JSON that happens to hold a '<script'.
-            page = _SCRIPT.sub(b"<script nonce=" + self._nonce.encode(), self._html)
+            page = self._html.replace(_FIRST_OF_GRADIO, _OURS + _FIRST_OF_GRADIO, 1)
+            page = _SCRIPT.sub(b"<script nonce=" + self._nonce.encode(), page)
             MutableHeaders(scope=self._start)["content-length"] = str(len(page))
             await self._send(self._start)
             message = {"type": "http.response.body", "body": page}

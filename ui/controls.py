@@ -26,12 +26,13 @@ def sampling_controls(
     controls: dict[str, gr.Slider | gr.Number] = {}
     for name in Sampling.model_fields:
         usable = name in capabilities.sampling
+        _, low, high = bounds(name)
         if name == "seed":
             controls[name] = gr.Number(
-                label=label("sampling_seed"), info=label("seed_hint"), precision=0, interactive=usable, minimum=0
-            )
+                label=label("sampling_seed"), info=label("seed_hint"), precision=0, interactive=usable, minimum=low,
+                maximum=high,
+            )  # fmt: skip
             continue
-        _, low, high = bounds(name)
         if name == "max_new_tokens":
             high = longest_answer or high
         controls[name] = gr.Slider(
@@ -52,8 +53,13 @@ def read_sampling(values: Mapping[str, Any]) -> dict[str, Any]:
     given = {}
     for name, value in values.items():
         kind, _, _ = bounds(name)
-        given[name] = int(value) if kind is int and isinstance(value, float) and value.is_integer() else value
+        given[name] = as_whole(value) if kind is int else value
     return given
+
+
+def as_whole(value: Any) -> Any:
+    """A whole number as int, which sliders may send as a fraction of nothing; anything else as it is, to be refused."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def changed(values: Mapping[str, Any], official: Mapping[str, Any]) -> dict[str, Any]:

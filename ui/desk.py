@@ -14,7 +14,7 @@ from backends.engine import Engine
 from backends.errors import PlaygroundError
 from ui import model_picker
 from ui.choices import Choices, choose
-from ui.controls import changed, read_sampling
+from ui.controls import as_whole, changed, read_sampling
 from ui.panel import Panel
 from ui.picture_panel import price
 from ui.pictures import Picture
@@ -24,6 +24,7 @@ from ui.stage import exhibits, stage
 from ui.tabs import languages
 from ui.texts import say_for
 from ui.transcript import SavedConversation, Transcript, album_of
+from ui.words import whole
 
 Values = dict[Any, Any]
 """What the components stood at when an event came, by component."""
@@ -98,6 +99,7 @@ class Desk:
             self.panel.transcript: transcript,
             self.panel.chatbot: self.show(transcript, say),
             self.panel.saved: self.save(values, transcript),
+            self.panel.growing: {},
             self.panel.context: context_line(transcript, say),
             **self.show_pictures(values, transcript, self.tray(values), say),
         }
@@ -117,7 +119,7 @@ class Desk:
             model=values[panel.model] or "",
             system=values[panel.system],
             thinking=bool(values[panel.thinking]),
-            thinking_budget=int(values[panel.budget] or 0),
+            thinking_budget=as_whole(values[panel.budget]),
             sampling=self.sampling(values),
             options={name: values[control] for name, control in panel.options.items()},
             pictures=pictures,
@@ -171,12 +173,27 @@ class Desk:
         if panel.pictures:
             (_, default), chosen = self._sight(values), values[panel.pictures.visual_tokens]
             settings["visual_tokens"] = None if chosen == default else chosen
-        return SavedConversation(tab=self.spec.id, settings=settings, turns=transcript.turns, tray=self.tray(values))
+        kept, tray = _keepable(settings), self.tray(values)
+        return SavedConversation(tab=self.spec.id, settings=kept, turns=transcript.turns, tray=tray)
 
     def save(self, values: Values, transcript: Transcript | None = None) -> dict[str, Any]:
         """What BrowserState is to hold; without a transcript the one that is on the screen."""
         kept = values[self.panel.transcript] if transcript is None else transcript
         return self.saved(values, kept).model_dump(mode="json")
+
+
+def _keepable(setting: Any) -> Any:
+    """What stands in a field may be refused only when it is used, and must not stop anything else from being kept."""
+    match setting:
+        case dict():
+            return {whole(str(name)): _keepable(value) for name, value in setting.items()}
+        case list() | tuple():
+            return [_keepable(value) for value in setting]
+        case str():
+            return whole(setting)
+        case int() | float() if not abs(setting) <= 2**53:  # nor is NaN
+            return None
+    return setting
 
 
 def context_line(transcript: Transcript, say: Say) -> str:

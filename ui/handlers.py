@@ -84,6 +84,7 @@ def wire(desk: Desk) -> Tuning:
 def restored(panel: Panel) -> list[Any]:
     """The components that `Tuning.restore` sets."""
     own = [panel.engine, panel.model, panel.transcript, panel.chatbot, panel.context, panel.system, panel.budget]
+    own.append(panel.growing)
     if panel.pictures:
         own += [panel.pictures.stage, panel.pictures.tray]
     return [*_follows(panel), *own, *panel.options.values()]

@@ -7,10 +7,11 @@ import gradio as gr
 from backends.errors import InvalidRequest
 from backends.pictures import decode
 from ui.desk import Desk, Update, Values
+from ui.markdown_export import to_markdown
 from ui.pictures import attached, together
 from ui.tabs import example_picture
 from ui.texts import say_for
-from ui.transcript import Transcript, album_of, read_conversation, to_markdown
+from ui.transcript import Transcript, album_of, read_conversation
 
 
 class Keeping:
@@ -21,15 +22,22 @@ class Keeping:
     def settle(self, values: Values, request: gr.Request) -> Update:
         """After what may take its time, and so knows nothing of what was done meanwhile: shows and keeps what is there
         now. A question that failed and is in `payload` has its pictures attached again."""
-        if (pictures := self.panel.pictures) is None:
-            return {self.panel.saved: self.desk.save(values)}
         transcript: Transcript = values[self.panel.transcript]
+        free: Update = {}
+        if self.desk.running(request) is None:  # whatever broke off cannot have said so
+            free = {
+                self.panel.composer: gr.update(submit_btn=True, stop_btn=False),
+                self.panel.answer_now: gr.update(visible=False),
+            }
+        if (pictures := self.panel.pictures) is None:
+            return {self.panel.saved: self.desk.save(values), **free}
         tray = self.desk.tray(values)
         if transcript.failed and values[self.panel.payload] == transcript.turns[-1].user:
-            return self.desk.keep_pictures(values, together(transcript.turns[-1].pictures, tray), say_for(request))
+            tray = together(transcript.turns[-1].pictures, tray)
+            return self.desk.keep_pictures(values, tray, say_for(request)) | free
         update = self.desk.keep_pictures(values, tray, say_for(request))
         del update[pictures.tray]  # which another handler may be changing
-        return update
+        return update | free
 
     def undo(self, values: Values, event: gr.UndoData, request: gr.Request) -> Update:
         """Takes the last question back into the composer."""

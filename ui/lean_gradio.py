@@ -7,7 +7,8 @@ telling the log no words of anybody's.
 - Every page has its own copy of everything that it shows, anew at every step, for links that nobody can make.
 - Every answer makes a table of the last ten thousand with pandas, for a dashboard that is switched off.
 - Whatever a caller sends in the shape of a file is looked for, and fetched where its path is a URL.
-- An exception in a handler is printed as it is, and many of gradio's own quote the value that they refuse.
+- An exception in a handler is printed as it is, and many of gradio's own quote the value that they refuse; the visitor
+  is told 'Error' (see `ui/faults.py`).
 
 Each reaches into Gradio 6.31; tests hold them against the original, and without them everything works, only slower.
 """
@@ -19,6 +20,7 @@ import importlib.util
 import sys
 import time
 from contextlib import suppress
+from contextvars import ContextVar
 from copy import copy
 from types import SimpleNamespace
 from typing import Any
@@ -28,15 +30,19 @@ import gradio.queueing
 import gradio.route_utils
 import gradio.routes
 import gradio.state_holder
+import orjson
 from gradio.blocks import Block
+from gradio.i18n import I18nData
 from gradio.queueing import Queue
 from gradio.state_holder import SessionState
-from gradio.utils import set_task_name
+from gradio.utils import safe_aclose_iterator, set_task_name
 from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse
 
 from backends.logs import logger
+from ui.faults import Unfit, refusal
 from ui.owners import KEPT_SECONDS, claim
 from ui.people import visitor
+from ui.texts import speaker
 
 log = logger(__name__)
 
@@ -54,6 +60,10 @@ if importlib.util.find_spec("matplotlib") is None:
     sys.modules["matplotlib"] = None  # type: ignore[assignment]  # Python's own way to remember that it is missing
 
 
+_running: ContextVar[Any] = ContextVar("running", default=None)
+"""The iterator of the handler that takes its next step, to be closed if what it gave cannot be shown."""
+
+
 class LeanBlocks(gr.Blocks):  # type: ignore[misc]
     def queue(self, *args: Any, **kwargs: Any) -> LeanBlocks:
         super().queue(*args, **kwargs)
@@ -68,13 +78,51 @@ class LeanBlocks(gr.Blocks):  # type: ignore[misc]
         session, asker = kwargs.get("state"), visitor(kwargs.get("request"))
         if session is not None and not claim(session, asker):
             raise PermissionError("this page is somebody else's")
-        return await super().process_api(*args, **kwargs)  # type: ignore[no-any-return]
+        running = _running.set(kwargs.get("iterator"))
+        try:
+            done: dict[str, Any] = await super().process_api(*args, **kwargs)
+            orjson.dumps(done["data"], default=str)  # or it would break the stream that all of a page's answers share
+            return done
+        except Unfit:
+            raise
+        except Exception as exc:
+            if (iterator := _running.get()) is not None:
+                await safe_aclose_iterator(iterator)  # nobody else knows it yet, if this was its first step
+            raise refusal(exc) from exc
+        finally:
+            _running.reset(running)
+
+    async def call_function(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        called: dict[str, Any] = await super().call_function(*args, **kwargs)
+        _running.set(called["iterator"])
+        return called
+
+    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
+        try:
+            super().validate_inputs(block_fn, inputs)
+        except ValueError as exc:
+            raise Unfit(*exc.args) from exc
+
+    @staticmethod
+    def _format_processing_error(
+        block_fn: Any, index: int, block: Any, value: Any, is_input: bool, original_error: Exception
+    ) -> str:
+        """One sentence for a visitor, where gradio writes a report for a developer."""
+        if not is_input:
+            raise original_error
+        return f"{_name(block)} cannot be {value!r:.40}."
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
         """As gradio's, to which only an upload is a file; what else has the shape of one comes in as plain data."""
         plain = [_plain(value, block) for value, block in zip(inputs, block_fn.inputs, strict=False)]
         left = inputs[len(plain) :]  # too few or too many are gradio's to refuse
-        return await super().preprocess_data(block_fn, plain + left, *args, **kwargs)  # type: ignore[no-any-return]
+        try:
+            return await super().preprocess_data(block_fn, plain + left, *args, **kwargs)  # type: ignore[no-any-return]
+        except gr.Error as exc:
+            for value, block in zip(plain, block_fn.inputs, strict=False):
+                if not block.stateful and _refuses(block, value):
+                    raise gr.Error(f"{_name(block)}: {exc.message}", print_exception=False) from exc
+            raise
 
     async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
         """As gradio's, for those outputs only that a dict of updates names."""
@@ -88,6 +136,22 @@ class LeanBlocks(gr.Blocks):  # type: ignore[misc]
         done = await super().postprocess_data(touched, values if len(values) > 1 else values[0], state)
         by_id = dict(zip((block._id for block in touched.outputs), done, strict=True))
         return [by_id.get(block._id, None if block.stateful else {"__type__": "update"}) for block in block_fn.outputs]
+
+
+def _name(block: Any) -> str:
+    """What a visitor knows a component by."""
+    label = getattr(block, "label", None)
+    return speaker("en")(label.key) if isinstance(label, I18nData) else str(label or block.get_block_name())
+
+
+def _refuses(block: Any, value: Any) -> bool:
+    try:
+        block.preprocess(value)
+    except gr.Error:
+        return True
+    except Exception:
+        return False
+    return False
 
 
 def _plain(value: Any, block: Any) -> Any:

@@ -13,7 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from backends.types import Answer, Event, Thought
+from backends.errors import Fault
+from backends.logs import logger
+from backends.types import Answer, Event, Failure, Thought
+
+log = logger(__name__)
 
 Tagged = tuple[str, Event]
 
@@ -73,5 +77,9 @@ def _pump(name: str, source: Iterator[Event], events: queue.SimpleQueue[tuple[st
     try:
         for event in source:
             events.put((name, event))
+    except Exception:  # engines promise that it never comes to that
+        fault = Fault()
+        log.exception("a fault of the playground itself", number=fault.number)
+        events.put((name, Failure.of(fault)))
     finally:
         events.put((name, None))

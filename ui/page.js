@@ -1,19 +1,16 @@
 // What the page needs beyond gradio: language and theme that are remembered, a sidebar that knows its place, files.
 (() => {
-  const store = (key, value) => { try { return value === undefined ? localStorage.getItem(key) : localStorage.setItem(key, value); } catch { return null; } };
+  const store = (key, value) => value === undefined ? localStorage.getItem(key) : localStorage.setItem(key, value); // storage.js's
   const LANGUAGE = "playground-language", THEME = "playground-theme", SIDEBAR = "playground-sidebar";
 
-  // The visitor's own choice comes before the browser's. Gradio's function for it lives in a module of a hashed name.
+  // The visitor's own choice comes before the browser's, for gradio too, which has not looked yet. It knows no 'zh' alone.
   const language = store(LANGUAGE);
+  if (language) Object.defineProperty(navigator, "language", { value: language === "zh" ? "zh-CN" : language });
   const spoken = (language || navigator.language).split("-")[0];
   const NAMES = /* NAMES */ {};
   document.documentElement.lang = NAMES[spoken] ? spoken : "en";
   const names = NAMES[spoken] || NAMES.en;
   const NAMELESS = { ".submit-button": "send", ".stop-button": "stop", "#language-picker": "language", "#theme-toggle": "theme", "#forget-me": "forget_me", ".download-code": "download_code", ".copy-code": "copy_code", ".copy-text": "copy_text", ".edit-textarea": "asked" };
-  if (language && language !== navigator.language.split("-")[0]) {
-    const core = performance.getEntriesByType("resource").map((entry) => entry.name).find((name) => /\/assets\/core-[^/]+\.js$/.test(name));
-    if (core) import(core).then((module) => module.changeLocale(language));
-  }
 
   const dark = () => store(THEME) ? store(THEME) === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   const paint = () => document.body.classList.toggle("dark", dark());
@@ -246,7 +243,20 @@
     });
   };
 
+  // What storage.js has to say, each once.
+  const tell = () => {
+    for (const what of document.body ? window.keeping.told.splice(0) : []) {
+      const said = Object.assign(document.createElement("div"), { className: "notice-kept" });
+      said.setAttribute("role", "status");
+      const close = Object.assign(document.createElement("button"), { type: "button", textContent: names.close });
+      close.addEventListener("click", () => said.remove());
+      said.append(names[what], close);
+      document.body.append(said);
+    }
+  };
+
   const look = () => {
+    tell();
     mend();
     document.querySelectorAll(".sidebar").forEach(settle);
     bringDrafts();
@@ -268,6 +278,7 @@
       picker.value = spoken;
       picker.addEventListener("change", () => {
         store(LANGUAGE, picker.value);
+        keepDrafts(); // a history entry takes nothing more once the page is on its way
         document.cookie = `playground-language=${picker.value}; path=/; max-age=31536000; SameSite=Lax`;
         location.reload();
       });
@@ -277,10 +288,8 @@
       });
       document.querySelector("#forget-me").addEventListener("click", async () => {
         if (!confirm(names.forget_sure)) return;
-        await fetch("forget", { method: "POST" });
-        keeps = false;
-        localStorage.clear();
-        sessionStorage.clear();
+        await fetch("forget", { method: "POST" }).catch(() => {}); // a server that is gone has nothing to forget
+        window.keeping.forget();
         document.cookie = "playground-language=; path=/; max-age=0";
         location.reload();
       });
@@ -290,17 +299,15 @@
 
   // What is being typed outlives the page, whoever loads it anew: the visitor, the watch below, or gradio, which does so
   // by itself when a restart broke an answer off.
-  const DRAFTS = "playground-drafts";
-  let keeps = true;
+  const DRAFTS = "window-drafts";
   const keepDrafts = () => {
-    if (!keeps) return;
     const typed = [...document.querySelectorAll(".composer")].map((composer) => [composer.id, composer.querySelector("textarea")?.value]);
     const kept = { ...Object.fromEntries(typed.filter(([, text]) => text)), ...drafts }; // those not brought yet too
-    try { sessionStorage.setItem(DRAFTS, JSON.stringify(kept)); } catch { /* then without them */ }
+    store(DRAFTS, JSON.stringify(kept));
   };
   for (const event of ["pagehide", "visibilitychange"]) addEventListener(event, keepDrafts); // a phone says only the latter
   const drafts = (() => {
-    try { return JSON.parse(sessionStorage.getItem(DRAFTS)) || {}; } catch { return {}; }
+    try { return JSON.parse(store(DRAFTS)) || {}; } catch { return {}; }
   })();
   const bringDrafts = () => document.querySelectorAll(".composer").forEach((composer) => {
     const draft = drafts[composer.id], box = composer.querySelector("textarea");
@@ -330,9 +337,16 @@
     }
   };
   const ask = window.fetch;
+  // The server's own texts follow the choice too where the browser keeps no cookie.
+  const inLanguage = (what, how = {}) => {
+    if (!language || what instanceof Request) return [what, how];
+    const headers = new Headers(how.headers);
+    headers.set("accept-language", language);
+    return [what, { ...how, headers }];
+  };
   window.fetch = async (...asked) => {
     const upload = String(asked[0]).endsWith("/upload");
-    const answer = await ask(...asked).catch((failure) => { if (upload) brought(); throw failure; });
+    const answer = await ask(...inLanguage(...asked)).catch((failure) => { if (upload) brought(); throw failure; });
     if (upload && !answer.ok) brought();
     if (answer.status === 401) location.reload(); // to the page that signs in
     return answer;
@@ -349,5 +363,6 @@
   };
   new MutationObserver(plan).observe(document.documentElement, { childList: true, subtree: true });
   plan();
+  window.keeping.tell = plan;
   window.playground = { download, pickFile, clicked, returned, brought };
 })();

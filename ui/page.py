@@ -63,7 +63,8 @@ def build(engines: Mapping[str, Engine], sessions: Sessions | None = None, *, hu
             for tuning in tunings:
                 pictures = tuning.panel.pictures
                 album = values[pictures.album] if pictures else None
-                updates |= tuning.restore(values[tuning.panel.saved], album, request)
+                saved, growing = values[tuning.panel.saved], values[tuning.panel.growing]
+                updates |= tuning.restore(saved, album, request, growing)
             return {component: update for component, update in updates.items() if not _stands_at(component, update)}
 
         blocks.load(

@@ -10,7 +10,7 @@ import gradio as gr
 
 from backends.catalog import Card
 from backends.engine import Engine
-from ui.choices import MAX_BUDGET, MAX_MESSAGE
+from ui.choices import MAX_BUDGET
 from ui.controls import sampling_controls, source_line
 from ui.formulas import MARKS
 from ui.picture_panel import PicturePanel, build_stage, visual_tokens_slider
@@ -18,6 +18,7 @@ from ui.stage import stage
 from ui.tabs import MAX_TARGETS, Option, TabSpec, languages
 from ui.texts import label, speaker
 from ui.transcript import Transcript
+from ui.words import MAX_MESSAGE
 
 STORAGE_KEY = "qwen-playground"  # gradio wants one; what is stored is the visitor's own, in their own browser
 LATEX = [{"left": left, "right": right, "display": display} for left, right, display in MARKS]
@@ -25,11 +26,13 @@ LATEX = [{"left": left, "right": right, "display": display} for left, right, dis
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """The components of one tab, by name. `official`: the sampling values that the sliders are held against."""
+    """The components of one tab, by name. `official`: the sampling values that the sliders are held against;
+    `growing`: the answer that is being written, in the visitor's browser beside the conversation as it was before."""
 
     spec: TabSpec
     transcript: gr.State
     saved: gr.BrowserState
+    growing: gr.BrowserState
     official: gr.State
     chatbot: gr.Chatbot
     composer: gr.Textbox
@@ -56,7 +59,7 @@ class Panel:
     @property
     def kept(self) -> list[gr.BrowserState]:
         """What lies in the visitor's browser."""
-        return [self.saved, self.pictures.album] if self.pictures else [self.saved]
+        return [self.saved, self.growing, *([self.pictures.album] if self.pictures else [])]
 
     @property
     def everything(self) -> set[Any]:
@@ -67,7 +70,8 @@ class Panel:
     @property
     def screen(self) -> list[Any]:
         """What a change of the conversation touches."""
-        own: list[Any] = [self.transcript, self.chatbot, self.composer, self.answer_now, self.saved, self.context]
+        own: list[Any] = [self.transcript, self.chatbot, self.composer, self.answer_now, self.context]
+        own += [self.saved, self.growing]
         if shelf := self.pictures:
             own += [shelf.stage, shelf.tray, shelf.album, shelf.visual_tokens]
         return own
@@ -138,7 +142,8 @@ def build_panel(spec: TabSpec, engines: Mapping[str, Engine]) -> Panel:
     return Panel(
         spec=spec,
         transcript=gr.State(Transcript()),
-        saved=gr.BrowserState(None, storage_key=f"qwen-playground-{spec.id}", secret=STORAGE_KEY, render=False),
+        saved=_kept(spec.id),
+        growing=_kept(f"{spec.id}-growing"),
         official=gr.State(official.values.model_dump()),
         chatbot=chatbot,
         composer=composer,
@@ -162,6 +167,10 @@ def build_panel(spec: TabSpec, engines: Mapping[str, Engine]) -> Panel:
         payload=gr.Textbox(visible=False),
         pictures=PicturePanel(*shelf, visual_tokens) if spec.pictures else None,
     )
+
+
+def _kept(name: str) -> gr.BrowserState:
+    return gr.BrowserState(None, storage_key=f"{STORAGE_KEY}-{name}", secret=STORAGE_KEY, render=False)
 
 
 def _first_card(cards: Sequence[Card], spec: TabSpec) -> Card:

@@ -55,7 +55,6 @@ def serve(
         server_port=port or None,
         theme=theme(),
         css_paths=FOLDER / "style.css",
-        head="<script src='page.js'></script>",  # no text of a script: the content policy refuses what is put in later
         i18n=i18n(),
         run_history=False,  # would list every visitor's texts to the next one at the same computer
         footer_links=[],
@@ -118,12 +117,13 @@ def theme() -> gr.themes.Base:
 
 
 async def _script(request: Request) -> Response:
-    """page.js with the names of the buttons that gradio leaves unnamed, in every language."""
+    """storage.js and page.js with the names of the buttons that gradio leaves unnamed, in every language."""
     keys = (
         "send", "stop", "download_code", "copy_code", "copy_text", "language", "theme", "take_photo", "close",
-        "no_camera", "forget_me", "forget_sure", "restarting", "transcript", "asked", "answered",
+        "no_camera", "forget_me", "forget_sure", "restarting", "transcript", "asked", "answered", "keep_forbidden",
+        "keep_full", "keep_second",
     )  # fmt: skip
     names = {code: {key: texts[key] for key in keys} for code, texts in dictionaries().items()}
-    script = (FOLDER / "page.js").read_text("utf-8")
+    script = "".join((FOLDER / name).read_text("utf-8") for name in ("storage.js", "page.js"))
     text = script.replace("/* NAMES */ {}", json.dumps(names, ensure_ascii=False))
     return Response(text, media_type="text/javascript", headers={"cache-control": "no-cache"})

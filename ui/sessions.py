@@ -6,6 +6,8 @@ import hashlib
 import hmac
 import secrets
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from backends.cancel import Controls
 
@@ -18,17 +20,21 @@ class Sessions:
         self._running: dict[tuple[str, str], Controls] = {}
         self._key = secrets.token_bytes(32)
 
-    def start(self, page: str, tab: str) -> Controls | None:
-        """The switches of a new answer, or None while the tab has one already."""
+    @contextmanager
+    def answering(self, page: str, tab: str) -> Iterator[Controls | None]:
+        """The switches of a new answer, or None while the tab has one already. However the block is left, what was
+        begun in it is cancelled, which means nothing to an answer that has ended, and the tab is free again."""
         with self._lock:
-            if (page, tab) in self._running:
-                return None
-            controls = self._running[page, tab] = Controls()
-            return controls
-
-    def end(self, page: str, tab: str) -> None:
-        with self._lock:
-            self._running.pop((page, tab), None)
+            controls = None if (page, tab) in self._running else Controls()
+            if controls is not None:
+                self._running[page, tab] = controls
+        try:
+            yield controls
+        finally:
+            if controls is not None:
+                controls.cancel()
+                with self._lock:
+                    self._running.pop((page, tab), None)
 
     def find(self, page: str, tab: str) -> Controls | None:
         with self._lock:

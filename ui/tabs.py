@@ -12,9 +12,11 @@ from typing import Literal
 from backends import prompts
 from backends.errors import InvalidRequest
 from backends.nearest import nearest, quoted
+from ui.words import check_text
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 MAX_TARGETS = 6
+MAX_OPTION = 4000  # characters
 
 PROGRAMMING_LANGUAGES = (
     "Python", "JavaScript", "TypeScript", "Java", "C", "C++", "C#", "Go", "Rust", "Swift", "Kotlin", "PHP", "Ruby",
@@ -71,14 +73,11 @@ class Option:
                     "Choose the languages in the Task section.",
                 )
             return codes
-        if not isinstance(value, str):
-            raise InvalidRequest(f"{self.name} must be a text.")
-        if self.choices and value not in self.choices:
-            near = nearest(value, self.choices)
-            raise InvalidRequest(f"{self.name} must be one of {', '.join(self.choices)}; it was {quoted(value)}{near}.")
-        if len(value) > 4000:
-            raise InvalidRequest(f"{self.name} has {len(value):,} characters; at most 4,000 are allowed.")
-        return value
+        text = check_text(self.name, value, MAX_OPTION)
+        if self.choices and text not in self.choices:
+            near = nearest(text, self.choices)
+            raise InvalidRequest(f"{self.name} must be one of {', '.join(self.choices)}; it was {quoted(text)}{near}.")
+        return text
 
 
 def example_picture(name: str) -> bytes:

@@ -20,6 +20,8 @@ from ui.pictures import MOST_PICTURES, Album, Picture, album, found_again
 
 MAX_TURNS = 2000
 MAX_CHARACTERS = 4_000_000
+MAX_REPLIES = 50
+MAX_NAME = 500  # characters; a server may call its models anything
 
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 State = Literal["queued", "loading", "thinking", "answering", "done", "stopped", "failed"]
@@ -29,22 +31,28 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
+_MOST = 10**12  # what no figure of ours reaches, and JavaScript still counts exactly
+_Count = Annotated[int, Field(ge=-_MOST, le=_MOST)]
+_Figure = Annotated[float, Field(ge=-_MOST, le=_MOST)]
+_Name = Annotated[str, Field(max_length=MAX_NAME)]
+
+
 class Stats(_Frozen):
     """The figures under an answer. Seconds and tokens; `context` is the most tokens a conversation may have."""
 
-    model: str = ""
-    engine: str = ""
-    queue_s: float = 0.0
-    load_s: float = 0.0
-    ttft_s: float | None = None
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    thinking_tokens: int = 0
-    answer_tokens: int = 0
-    tokens_per_s: float | None = None
-    ignored: tuple[str, ...] = ()
-    dropped_turns: int = 0
-    context: int = 0
+    model: _Name = ""
+    engine: _Name = ""
+    queue_s: _Figure = 0.0
+    load_s: _Figure = 0.0
+    ttft_s: _Figure | None = None
+    prompt_tokens: _Count = 0
+    cached_tokens: _Count = 0
+    thinking_tokens: _Count = 0
+    answer_tokens: _Count = 0
+    tokens_per_s: _Figure | None = None
+    ignored: Annotated[tuple[_Name, ...], Field(max_length=100)] = ()
+    dropped_turns: _Count = 0
+    context: _Count = 0
 
 
 class Reply(_Frozen):
@@ -60,8 +68,8 @@ class Reply(_Frozen):
     state: State = "queued"
     cut: bool = False
     prompted: bool = False
-    thinking_s: float | None = None
-    thinking_tokens: int = 0
+    thinking_s: _Figure | None = None
+    thinking_tokens: _Count = 0
     stats: Stats | None = None
     marks: Annotated[tuple[Mark, ...], Field(max_length=200)] = ()
     failure: Annotated[Failure | None, Field(exclude=True)] = None
@@ -75,7 +83,7 @@ class Reply(_Frozen):
 class Turn(_Frozen):
     user: Text
     pictures: Annotated[tuple[Picture, ...], Field(max_length=MOST_PICTURES)] = ()
-    replies: tuple[Reply, ...] = ()
+    replies: Annotated[tuple[Reply, ...], Field(max_length=MAX_REPLIES)] = ()
 
     @property
     def failed(self) -> bool:
@@ -88,7 +96,7 @@ class Turn(_Frozen):
 
 
 class Transcript(_Frozen):
-    turns: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = ()
+    turns: tuple[Turn, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -139,6 +147,18 @@ class Transcript(_Frozen):
         return tuple(messages)
 
 
+class Growing(_Frozen):
+    """The replies to the question at `turn` as far as they are written: kept often, where a conversation is too long
+    for that."""
+
+    turn: _Count
+    replies: Annotated[tuple[Reply, ...], Field(max_length=MAX_REPLIES)]
+
+    @classmethod
+    def of(cls, transcript: Transcript) -> Growing:
+        return cls(turn=len(transcript.turns) - 1, replies=transcript.turns[-1].replies)
+
+
 class SavedConversation(_Frozen):
     """A conversation as a file or in the visitor's browser. `settings` is what the panel's controls stood at.
 
@@ -167,6 +187,15 @@ class SavedConversation(_Frozen):
         )
         return Transcript(turns=turns)
 
+    def with_growth(self, growing: Growing) -> SavedConversation:
+        """With what came of the last answer after the rest was kept; the same where that is of another answer."""
+        last = self.turns[-1] if self.turns else None
+        if last is None or growing.turn != len(self.turns) - 1 or any(reply.over for reply in last.replies):
+            return self
+        if [reply.language for reply in last.replies] != [reply.language for reply in growing.replies]:
+            return self
+        return self.model_copy(update={"turns": Transcript(turns=self.turns).with_replies(growing.replies).turns})
+
     @property
     def attached(self) -> tuple[Picture, ...]:
         """The tray's pictures that are still there."""
@@ -193,6 +222,15 @@ def read_conversation(text: str) -> SavedConversation:
     return conversation
 
 
+def check_turns(transcript: Transcript) -> None:
+    """Raises `InvalidRequest` where one more question would make it longer than what can be kept and brought back."""
+    if len(transcript.turns) >= MAX_TURNS:
+        raise InvalidRequest(
+            f"The conversation has {len(transcript.turns):,} turns; at most {MAX_TURNS:,} are kept.",
+            "Export it, then clear it and go on.",
+        )
+
+
 def album_of(transcript: Transcript, tray: tuple[Picture, ...]) -> Album:
     """The pictures of a conversation for keeping, the newest first."""
     return album(reversed((*transcript.pictures, *tray)))
@@ -205,22 +243,3 @@ def _stopped(reply: Reply) -> Reply:
 def _restored(reply: Reply) -> Reply:
     """What is left of a reply when its page is gone: what was being written has stopped."""
     return _stopped(reply).model_copy(update={"failure": None, "progress": None})
-
-
-def to_markdown(title: str, transcript: Transcript) -> str:
-    """The conversation for reading: questions as headings' text, thoughts folded away."""
-    lines = [f"# {title}", ""]
-    pictures = 0
-    for turn in transcript.turns:
-        lines += ["## You", ""]
-        for picture in turn.pictures:
-            pictures += 1
-            lines += [f"*Picture {pictures}, {picture.width:,} × {picture.height:,} pixels*", ""]
-        lines += [turn.user, ""]
-        for reply in turn.replies:
-            name = reply.stats.model if reply.stats and reply.stats.model else "Qwen"
-            lines += [f"## {name}" + (f" ({reply.language})" if reply.language else ""), ""]
-            if reply.thoughts:
-                lines += ["<details><summary>Thoughts</summary>", "", reply.thoughts.strip(), "", "</details>", ""]
-            lines += [reply.answer, ""]
-    return "\n".join(lines)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -12,17 +13,19 @@ from backends.engine import Engine
 from backends.errors import InvalidRequest
 from backends.hardware import Ranked
 from backends.remote_models import RemoteModels
+from backends.types import Sampling
 from ui import model_picker
-from ui.choices import MAX_BUDGET, check_sampling
+from ui.choices import check_budget, check_sampling, check_system
 from ui.controls import changed, mark, source_line
 from ui.desk import Desk, Update, Values, context_line
 from ui.picture_panel import slider_for
 from ui.render import Say
 from ui.stage import exhibits, stage
 from ui.texts import say_for
-from ui.transcript import SavedConversation
+from ui.transcript import Growing, SavedConversation
 
 log = logging.getLogger(__name__)
+_Kept = TypeVar("_Kept", SavedConversation, Growing)
 
 
 class Tuning:
@@ -66,26 +69,22 @@ class Tuning:
     def reset(self, values: Values, request: gr.Request) -> Update:
         return self.changed(values | dict.fromkeys(self.panel.sampling.values()), request)
 
-    def restore(self, saved: object, album: object, request: gr.Request) -> Update:
+    def restore(self, saved: object, album: object, request: gr.Request, growing: object = None) -> Update:
         """The tab as the visitor left it, from their browser; whatever cannot be read is left at its default.
 
-        `album` has its pictures, on a tab that has any.
+        `album` has its pictures, on a tab that has any; `growing` the answer that was being written, if there was one.
         """
         desk, panel, say = self.desk, self.panel, say_for(request)
-        try:
-            conversation = SavedConversation.model_validate(saved or {})
-        except ValueError:
-            log.info("a saved conversation of the tab %s could not be read", desk.spec.id)
-            conversation = SavedConversation()
+        conversation = self._read(SavedConversation, saved) or SavedConversation()
+        if growing and (grown := self._read(Growing, growing)):
+            conversation = conversation.with_growth(grown)
         if isinstance(album, dict):
             conversation = conversation.model_copy(update={"album": album})
         settings, transcript = conversation.settings, conversation.transcript
         name = desk.engine_name(settings.get("engine"))
         engine = desk.engines[name]
         ranked = engine.models.ranked(desk.spec.id)
-        model = str(settings.get("model", ""))
-        if model not in {card.id for card, _, _ in ranked}:
-            model = ""
+        model = next((card.id for card, _, _ in ranked if card.id == settings.get("model")), "")
         card = desk.card(engine, model)
         thinking, system, budget = settings.get("thinking"), settings.get("system"), settings.get("budget")
         return {
@@ -106,9 +105,9 @@ class Tuning:
                 **({"value": desk.show(transcript, say)} if transcript.turns else {}),
             ),
             panel.context: context_line(transcript, say),
-            panel.system: system if isinstance(system, str) else desk.spec.system,
+            panel.system: _valid(check_system, system, desk.spec.system),
             panel.budget: gr.update(
-                value=budget if isinstance(budget, int) and 0 <= budget <= MAX_BUDGET else 0,
+                value=_valid(check_budget, budget, None) or 0,
                 interactive=engine.models.capabilities.continues,
             ),
         }
@@ -154,25 +153,37 @@ class Tuning:
                 update[control]["info"] = mark(name, value, values[name], capabilities, say)
         return update
 
+    def _read(self, kind: type[_Kept], kept: object) -> _Kept | None:
+        try:
+            return kind.model_validate(kept or {})
+        except ValueError:
+            log.info("a saved conversation of the tab %s could not be read", self.desk.spec.id)
+            return None
+
     def _options(self, saved: object) -> Update:
         known = saved if isinstance(saved, dict) else {}
         update: Update = {}
         for option in self.desk.spec.options:
-            try:
-                value = option.check(known[option.name]) if option.name in known else option.default
-            except InvalidRequest:
-                value = option.default
+            value = _valid(option.check, known.get(option.name), option.default)
             update[self.panel.options[option.name]] = list(value) if isinstance(value, tuple) else value
         return update
 
 
+def _valid(check: Callable[[object], Any], saved: object, otherwise: Any) -> Any:
+    """What was saved, if it still is a value of its field."""
+    try:
+        return check(saved)
+    except InvalidRequest:
+        return otherwise
+
+
 def _still_valid(card: Card, saved: object) -> dict[str, Any]:
     """Of saved sampling values those that are within today's bounds."""
-    valid: dict[str, Any] = {}
-    for name, value in (saved if isinstance(saved, dict) else {}).items():
+    known, valid = saved if isinstance(saved, dict) else {}, {}
+    for name in Sampling.model_fields.keys() & known:
         try:
-            check_sampling(card.sampling[0].values, {name: value})
+            check_sampling(card.sampling[0].values, {name: known[name]})
         except InvalidRequest:
             continue
-        valid[name] = value
+        valid[name] = known[name]
     return valid
