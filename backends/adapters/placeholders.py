@@ -46,7 +46,7 @@ class Placeholders:
         White space goes where a tokenizer takes it along: spaces with the word after them, line ends with what is
         before. So the tokens are those of the whole prompt, but for control tokens that someone typed.
         """
-        found = re.split(rf"([^\S\r\n]*)q{self._key}q(\d+)q(\s*)", rendered)
+        found = re.split(rf"([^\S\r\n]*)q{self._key}q(\d+)q((?:\s*[\r\n])?)", rendered)
         parts = [Text(found[0], ours=True)]
         for before, number, after, rest in zip(found[1::4], found[2::4], found[3::4], found[4::4], strict=True):
             parts += [Text(before + self._texts[int(number)] + after), Text(rest, ours=True)]
