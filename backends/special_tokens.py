@@ -13,7 +13,10 @@ import re
 WORD_JOINER = "\u2060"
 LONGEST_NAME = 64
 """Characters of a name between bars: no model's is longer, and nothing has to be waited for without end."""
-NAMES = ("think", "tool_call", "tool_response", "s")
+NAMES = (
+    "think", "tool_call", "tool_response", "s", "tts_pad", "tts_text_bos", "tts_text_eod", "tts_text_bos_single",
+)  # fmt: skip
+"""Of tokens without bars: those that Qwen's tokenizers have, and what ends a text elsewhere."""
 AFTER_THE_SIGN = rf"(?:\|[A-Za-z0-9_]{{1,{LONGEST_NAME}}}\|>|/?(?:{'|'.join(NAMES)})>)"
 """A control token without its '<', as a regular expression."""
 _CONTROL = re.compile(rf"<(?={AFTER_THE_SIGN})")

@@ -33,7 +33,7 @@ from backends.types import (
     Thought,
 )
 
-CONTROL = {"<|im_start|>": 2_000_000, "<|im_end|>": 2_000_001}
+CONTROL = {"<|im_start|>": 2_000_000, "<|im_end|>": 2_000_001, "[INST]": 2_000_005}
 ADDED = {"<think>": 2_000_002, "</think>": 2_000_003, "<tool_call>": 2_000_004}  # found whatever parse_special says
 DEFAULT = "You are Qwen."
 SYSTEM = Message.of("system", "Be kind.")
@@ -185,6 +185,12 @@ def test_that_holds_for_every_role_and_only_our_own_words_mean_theirs(ask: Ask, 
     hear(wire(server), ask(*system, typed, "Go on."))
     assert prompt(server).count(ADDED["<think>"]) == 1
     assert "<think> is <think>" in text(prompt(server))
+
+
+def test_a_control_token_of_any_form_is_plain_beside_one_that_is_known(ask: Ask) -> None:
+    server = Server()
+    assert hear(wire(server), ask(SYSTEM, "[INST] <s>"))[1] == "[INST] <s>"
+    assert CONTROL["[INST]"] not in prompt(server)
 
 
 def test_what_holds_nothing_special_goes_as_messages(ask: Ask) -> None:
