@@ -158,8 +158,10 @@ class Card(_Row):
 
     `parameters` in thousand millions; `active_parameters` are those that one token passes through where only a part of
     the model works on each (mixture of experts). `kv_bytes_per_token` is the KV cache's cost of one token at 16 bit.
-    `quantisation` is what an engine is to do to the weights of a repository while it loads them. `demo` marks a model
-    of our own that is offered only for what it is good at, and is called what it is wherever it answers.
+    `quantisation` is what an engine is to do to the weights of a repository while it loads them. `own_system_prompt`:
+    the chat template puts one in where there is none, which an engine that takes messages has to be told not to.
+    `demo` marks a model of our own that is offered only for what it is good at, and is called what it is wherever it
+    answers.
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
@@ -180,6 +182,7 @@ class Card(_Row):
     artefacts: tuple[Artefact, ...] = ()
     repositories: tuple[Repository, ...] = ()
     quantisation: Quantisation = ""
+    own_system_prompt: bool = False
     demo: bool = False
 
     def official(self, task: str, thinking: bool, images: bool = False) -> OfficialSampling:

@@ -22,8 +22,9 @@ class Dialect:
     `thinking_values`: what it is set to for off and on (None: left out). `thought_fields`: where thoughts may arrive;
     `parses_thoughts`: those that a template has opened never stay in the text. `continues`: whether the last message of
     the assistant is gone on with, and whether its thoughts stand in a field of their own ('parts') or in its text.
-    `counting`: which endpoints count a prompt's tokens. `takes_user`: whether a request may carry the key of a
-    conversation. `extra`: constant fields of every request. `health`: path that says whether it can answer.
+    `counting`: which endpoints count a prompt's tokens; with llama's it can be sent as tokens, too. `takes_user`:
+    whether a request may carry the key of a conversation. `extra`: constant fields of every request. `health`: path
+    that says whether it can answer.
     """
 
     name: str

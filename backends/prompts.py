@@ -45,14 +45,13 @@ LOOKING = {
 }
 
 
-def with_system(messages: tuple[Message, ...], addition: str) -> tuple[Message, ...]:
+def with_system(messages: tuple[Message, ...], addition: tuple[Text, ...]) -> tuple[Message, ...]:
     """The messages with `addition` at the end of the system message, which is made where there is none."""
     if not addition:
         return messages
     if messages and messages[0].role == "system":
-        system = Message("system", (*messages[0].parts, Text("\n\n"), Text(addition, ours=True)))
-        return (system, *messages[1:])
-    return (Message("system", (Text(addition, ours=True),)), *messages)
+        return (Message("system", (*messages[0].parts, Text("\n\n"), *addition)), *messages[1:])
+    return (Message("system", addition), *messages)
 
 
 def with_reasoning_prompt(messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -63,12 +62,22 @@ def with_reasoning_prompt(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return (Message("system", (reasoning,)), *messages)
 
 
-def coding(task: str, language: str, constraints: str) -> str:
-    """The system text of a coding task: 'write', 'explain', 'fix' or 'test'. Raises KeyError on another."""
+def ours(text: str) -> tuple[Text, ...]:
+    """The playground's own words; nothing where there are none."""
+    return (Text(text, ours=True),) if text else ()
+
+
+def coding(task: str, language: str, constraints: str) -> tuple[Text, ...]:
+    """The system text of a coding task: 'write', 'explain', 'fix' or 'test'. Raises KeyError on another.
+
+    `language` is one of ours, `constraints` are what someone typed.
+    """
     text = CODING[task].format(language=language)
-    return f"{text}\n\nConstraints that the code must keep:\n{constraints.strip()}" if constraints.strip() else text
+    if not constraints.strip():
+        return ours(text)
+    return (*ours(f"{text}\n\nConstraints that the code must keep:\n"), Text(constraints.strip()))
 
 
-def in_language(task: str, language: str) -> str:
-    """The system text for one column: 'answer' or 'translate' into a language named in English."""
-    return (TRANSLATE_TO if task == "translate" else ANSWER_IN).format(language=language)
+def in_language(task: str, language: str) -> tuple[Text, ...]:
+    """The system text for one column: 'answer' or 'translate' into a language, named in English by us."""
+    return ours((TRANSLATE_TO if task == "translate" else ANSWER_IN).format(language=language))

@@ -217,5 +217,6 @@ def neutral_card(card_id: str, name: str) -> Card:
         artefacts=(),
         repositories=(),
         quantisation="",
+        own_system_prompt=False,
         demo=False,
     )

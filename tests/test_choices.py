@@ -19,7 +19,7 @@ from backends.engine import Engine
 from backends.errors import InvalidRequest, UnknownModel
 from backends.machine import GIB, Machine
 from backends.models import House, Models
-from backends.types import Sampling, Thinking
+from backends.types import Sampling, Text, Thinking
 from ui.choices import MAX_BUDGET, MAX_MESSAGE, answers, bounds, check_message, check_sampling, choose
 from ui.tabs import MAX_TARGETS, PROGRAMMING_LANGUAGES, TABS, tab
 from ui.transcript import Transcript
@@ -38,6 +38,10 @@ def engine(card: Card) -> Engine:
         house=House(lambda: Machine(2, 2, 16 * GIB, 16 * GIB)),
     )  # fmt: skip
     return Engine(models)
+
+
+def said(parts: tuple[Text, ...]) -> str:
+    return "".join(part.text for part in parts)
 
 
 def refusal(name: str, value: Any) -> str:
@@ -308,15 +312,54 @@ def test_a_bad_option_is_refused_by_its_name(engine: Engine, tab_id: str, name: 
 @pytest.mark.parametrize("language", PROGRAMMING_LANGUAGES)
 def test_every_programming_language_can_be_chosen(engine: Engine, language: str) -> None:
     (instruction,) = chosen(engine, "coding", options={"language": language}).instructions.values()
-    assert language in instruction
+    assert language in said(instruction)
 
 
 def test_each_language_gets_a_reply_of_its_own_in_the_order_chosen(engine: Engine) -> None:
     codes = ["zh", "en", "ar"]
     instructions = chosen(engine, "multilingual", options={"targets": codes}).instructions
     assert list(instructions) == codes
-    assert ["Chinese" in instructions["zh"], "English" in instructions["en"]] == [True, True]
+    assert ["Chinese" in said(instructions["zh"]), "English" in said(instructions["en"])] == [True, True]
     assert len(codes) < MAX_TARGETS
+
+
+TYPED = "no <tool_call>, {language}, {0} nor %s"
+
+
+@pytest.mark.parametrize("system", ["", "Be terse."])
+def test_what_is_typed_into_an_option_is_no_word_of_ours(engine: Engine, system: str) -> None:
+    """Whatever text a tab lets people type: the system message holds it as theirs, to the letter."""
+    typed = {(spec.id, option.name) for spec in TABS for option in spec.options if option.kind == "text"}
+    assert typed
+    for tab_id, name in typed:
+        choices = chosen(engine, tab_id, system=system, options={name: TYPED})
+        for language in choices.instructions:
+            request = choices.request(Transcript().ask("Hi", (language,)), language)
+            parts = [part for part in request.messages[0].parts if isinstance(part, Text)]
+            assert "".join(part.text for part in parts if not part.ours).endswith(TYPED)
+            assert not any("<tool_call>" in part.text for part in parts if part.ours)
+
+
+def test_no_instruction_of_ours_holds_what_could_be_typed(engine: Engine) -> None:
+    for spec in TABS:
+        for instruction in spec.instructions(spec.check_options({})).values():
+            assert all(part.ours and part.text for part in instruction)
+
+
+@pytest.mark.parametrize(
+    ("message", "system", "constraints", "noted"),
+    [
+        ("<|im_end|>", "", "", True),
+        ("", "</think>", "", True),
+        ("", "", "no <tool_call>", True),
+        ("a < b", "<b>", "x > y", False),
+    ],
+)
+def test_a_control_token_is_noted_wherever_it_was_typed(
+    engine: Engine, message: str, system: str, constraints: str, noted: bool
+) -> None:
+    choices = chosen(engine, "coding", system=system, options={"constraints": constraints})
+    assert choices.control_tokens(message) == noted
 
 
 # --- the request ---------------------------------------------------------------------------------
@@ -326,7 +369,7 @@ def test_the_systems_words_come_first_then_the_tabs_then_the_conversation(engine
     choices = chosen(engine, "math", system="Be <think> terse.")
     request = choices.request(Transcript().ask("1+1?", ("",)), "")
     system, question = request.messages
-    assert system.text == f"Be <think> terse.\n\n{choices.instructions['']}"
+    assert system.text == f"Be <think> terse.\n\n{said(choices.instructions[''])}"
     assert [part.ours for part in system.parts] == [False, False, True]
     assert (question.role, question.text) == ("user", "1+1?")
 

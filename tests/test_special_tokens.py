@@ -13,6 +13,7 @@ from backends.special_tokens import WORD_JOINER, defuse, has_control_tokens
 CONTROL = (
     "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|image_pad|>", "<|vision_start|>", "<|fim_middle|>",
     "<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<s>", "</s>",
+    "<tts_pad>",
 )  # fmt: skip
 ORDINARY = (
     "", "a < b > c", "if a<b and b>c:", "<html>", "<p>think</p>", "<thinking>", "List<String>", "x <| y |> z", "|>",

@@ -12,7 +12,6 @@ import gradio as gr
 
 from backends.catalog import Card
 from backends.errors import EngineError, PlaygroundError
-from backends.special_tokens import has_control_tokens
 from backends.types import Failure
 from ui.choices import answers, check_message
 from ui.desk import Desk, Update, Values, context_line
@@ -93,7 +92,7 @@ class Asking:
             transcript = earlier.ask(message, tuple(choices.instructions), pictures)
             if any(choices.card.eyes is None or picture.image is None for picture in transcript.pictures):
                 gr.Info(say("note_unseen_pictures"))
-            if has_control_tokens(message):
+            if choices.control_tokens(message):
                 gr.Info(say("note_raw_tokens" if choices.raw else "note_special_tokens"))
             asked = {picture.id for picture in pictures}
             tray = tuple(picture for picture in desk.tray(values) if picture.id not in asked)

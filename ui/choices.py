@@ -19,12 +19,13 @@ from backends.eyes import fitted_size
 from backends.logs import logger
 from backends.nearest import nearest, quoted
 from backends.prompts import with_system
+from backends.special_tokens import has_control_tokens
 from backends.types import Answer, Event, Failure, GenerationRequest, Message, Sampling, Thinking, Thought
 from ui.pace import Tagged, paced
 from ui.people import NOBODY, Asker
 from ui.pictures import Picture, check_pictures
 from ui.render import fold
-from ui.tabs import TabSpec
+from ui.tabs import Instructions, TabSpec
 from ui.transcript import MAX_NAME, Reply, Stats, Transcript
 from ui.words import MAX_MESSAGE, MAX_SYSTEM, check_text, whole
 
@@ -36,26 +37,33 @@ _UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")  # Unicode's categories of what leaves 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """Checked choices for one question. `instructions`: for each reply, what is added to the system prompt;
-    `visual_tokens`: the most that one picture may cost; `raw`: control tokens in the texts are meant."""
+    """Checked choices for one question. `visual_tokens`: the most that one picture may cost; `raw`: control tokens in
+    the texts are meant."""
 
     card: Card
     system: str
     sampling: Sampling
     thinking: Thinking
-    instructions: Mapping[str, str]
+    instructions: Instructions
     visual_tokens: int = 0
     raw: bool = False
+
+    def control_tokens(self, message: str) -> bool:
+        """Whether anything that was typed for this question looks like one."""
+        parts = (part for parts in self.instructions.values() for part in parts)
+        typed = (message, self.system, *(part.text for part in parts if not part.ours))
+        return any(map(has_control_tokens, typed))
 
     def request(self, transcript: Transcript, language: str, asker: Asker = NOBODY) -> GenerationRequest:
         messages = transcript.messages(self.card, language, self.visual_tokens)
         if self.system.strip():
             messages = (Message.of("system", self.system), *messages)
+        messages = with_system(messages, self.instructions[language])
         if self.raw:
             messages = tuple(message.raw for message in messages)
         return GenerationRequest(
             self.card,
-            with_system(messages, self.instructions[language]),
+            messages,
             self.sampling,
             self.thinking,
             conversation=asker.conversation,

@@ -12,6 +12,7 @@ from typing import Literal
 from backends import prompts
 from backends.errors import InvalidRequest
 from backends.nearest import nearest, quoted
+from backends.types import Text
 from ui.words import check_text
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -48,6 +49,8 @@ def languages() -> dict[str, Language]:
 Value = str | tuple[str, ...]
 Options = Mapping[str, Value]
 """The values of a tab's own options by name."""
+Instructions = dict[str, tuple[Text, ...]]
+"""For each reply that a question gets, what is added to the system prompt: our words, some with someone's in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +88,19 @@ def example_picture(name: str) -> bytes:
     return (EXAMPLES / "pictures" / name).read_bytes()
 
 
-def _plain(options: Options) -> dict[str, str]:
-    return {"": ""}
+def _plain(options: Options) -> Instructions:
+    return {"": ()}
 
 
-def _step_by_step(options: Options) -> dict[str, str]:
-    return {"": prompts.STEP_BY_STEP}
+def _step_by_step(options: Options) -> Instructions:
+    return {"": prompts.ours(prompts.STEP_BY_STEP)}
 
 
-def _code(options: Options) -> dict[str, str]:
+def _code(options: Options) -> Instructions:
     return {"": prompts.coding(str(options["task"]), str(options["language"]), str(options["constraints"]))}
 
 
-def _per_language(options: Options) -> dict[str, str]:
+def _per_language(options: Options) -> Instructions:
     task = str(options["task"])
     return {code: prompts.in_language(task, languages()[code].english) for code in options["targets"]}
 
@@ -113,10 +116,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class TabSpec:
-    """One tab. `instructions` gives, for each reply that a question gets, what is added to the system prompt."""
+    """One tab."""
 
     id: str
-    instructions: Callable[[Options], dict[str, str]] = _plain
+    instructions: Callable[[Options], Instructions] = _plain
     system: str = ""
     options: tuple[Option, ...] = ()
     columns: bool = False
@@ -138,8 +141,8 @@ def _examples() -> dict[str, tuple[Example, ...]]:
     return {tab: tuple(Example(**row) for row in rows) for tab, rows in data.items()}
 
 
-def _look(options: Options) -> dict[str, str]:
-    return {"": prompts.LOOKING[str(options["task"])]}
+def _look(options: Options) -> Instructions:
+    return {"": prompts.ours(prompts.LOOKING[str(options["task"])])}
 
 
 TABS = (

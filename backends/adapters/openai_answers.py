@@ -21,19 +21,19 @@ class AnswerReader:
     """Turns the chunks of one response into events.
 
     Tokens are counted as the server reports them; where it reports them at the end only, a delta counts as one until
-    then. Thoughts are taken from their field; from the text only where no field has brought any.
+    then. Thoughts are taken from their field; from the text only where no field has brought any. `opened`: whether the
+    prompt ends in open thoughts, where it was made here; else that is gathered from the request.
     """
 
-    def __init__(self, request: GenerationRequest, dialect: Dialect) -> None:
+    def __init__(self, request: GenerationRequest, dialect: Dialect, opened: bool | None = None) -> None:
         begun, kind = request.begun, request.card.thinking.kind
         self._dialect = dialect
-        inside = begun is not None and not begun.closed
-        self._splitter: Splitter | None = None
-        if inside and kind == "prompted":  # the prompt itself opened the thoughts
-            self._splitter = Splitter(inside=True)
-        elif request.thinking.enabled and begun is None:
+        new = request.thinking.enabled and begun is None
+        if opened is None:
             # A server that does not know the template leaves thoughts in the text; 'always' templates open them.
-            self._splitter = Splitter(inside=kind == "always" and not dialect.parses_thoughts)
+            left = begun is not None and not begun.closed and kind == "prompted"  # the prompt itself opened them
+            opened = left or (new and kind == "always" and not dialect.parses_thoughts)
+        self._splitter = Splitter(inside=opened) if opened or new else None
         self._exact = False  # whether the server says with every chunk how many tokens there are
         self._predicted = 0  # tokens that the server says it has made
         self._told = 0  # tokens that have left here with a delta
@@ -109,6 +109,18 @@ class AnswerReader:
             self._predicted = usage.get("completion_tokens") or 0
             self._prompt = usage.get("prompt_tokens") or 0
             self._cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+
+
+def as_chat(chunk: dict[str, Any]) -> dict[str, Any]:
+    """A chunk of llama.cpp's own /completion as one of chat completions; an error stays one."""
+    if "content" not in chunk:
+        return chunk
+    choice: dict[str, Any] = {"delta": {"content": chunk["content"]}}
+    if rows := chunk.get("completion_probabilities"):
+        choice["logprobs"] = {"content": rows}
+    if chunk.get("stop"):
+        choice["finish_reason"] = "length" if chunk.get("stop_type") == "limit" else "stop"
+    return chunk | {"choices": [choice]}
 
 
 def chunks(pieces: Iterable[bytes]) -> Iterator[dict[str, Any]]:

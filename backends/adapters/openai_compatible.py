@@ -13,22 +13,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import httpx
 
-from backends.adapters.links import Links
-from backends.adapters.openai_answers import NO_ANSWER, AnswerReader, chunks, refusal
+from backends.adapters.joiner import Unjoiner
+from backends.adapters.links import Link, Links
+from backends.adapters.llama_tokens import TokenPrompt, TokenPrompts
+from backends.adapters.openai_answers import NO_ANSWER, AnswerReader, as_chat, chunks, refusal
 from backends.adapters.openai_messages import Show, as_counted, as_sent, more_tokens, wire_messages
+from backends.adapters.placeholders import Guard, has_system_message, has_typed_control_tokens
 from backends.cancel import Cancel
 from backends.dialects import Dialect
 from backends.errors import EngineBusy, EngineDied, EngineError, EngineTimeout
 from backends.special_tokens import defuse
 from backends.thinking import CLOSE, OPEN
-from backends.types import Answer, Done, GenerationRequest, Loading, Thought
+from backends.types import Answer, Done, GenerationRequest, Loading, Message, Thought
 
 PATH = "/v1/chat/completions"
+TOKENS_PATH = "/completion"
 BROKE_OFF = "The engine broke off in the middle of the answer."
 ATTEMPTS = 4
 """How often a busy server is asked in all, before the first token; after it never again."""
@@ -57,11 +62,14 @@ class Wire:
         self._dialect = dialect
         self._model = model
         self._patience = patience
+        self._token_prompts = TokenPrompts(lambda request, guard: self._prompt(request, guard=guard))
 
-    def body(self, request: GenerationRequest) -> dict[str, Any]:
-        """The JSON sent for `request`: nothing but allow-listed fields."""
+    def body(self, request: GenerationRequest, tokens: TokenPrompt | None = None) -> dict[str, Any]:
+        """The JSON sent for `request`, as `tokens` where there are: nothing but allow-listed fields."""
         dialect = self._dialect
-        body: dict[str, Any] = {"model": self._model, "stream": True, **dialect.extra, **self._prompt(request)}
+        # What marks thoughts must come as text, even where it is a control token: it is told apart here.
+        prompt = {"prompt": tokens.ids, "preserved_tokens": [OPEN, CLOSE]} if tokens else self._messages(request)
+        body: dict[str, Any] = {"model": self._model, "stream": True, **dialect.extra, **prompt}
         packed: dict[str, Any] = {}
         for ours, theirs in dialect.sampling.items():
             if (value := getattr(request.sampling, ours)) is not None:
@@ -72,7 +80,7 @@ class Wire:
                 packed = {}
             body[dialect.packed_into] = json.dumps({"do_sample": not greedy, **packed})
         if request.logprobs and dialect.logprobs:
-            body |= {"logprobs": True, "top_logprobs": request.logprobs}
+            body |= {"n_probs": request.logprobs} if tokens else {"logprobs": True, "top_logprobs": request.logprobs}
         if request.conversation and dialect.takes_user:
             body["user"] = request.conversation
         return body
@@ -93,7 +101,7 @@ class Wire:
             yield from _wait(wait * random.uniform(1.0, 1.25), cancel)  # not all of a class at the same instant
 
     def _answer(self, request: GenerationRequest, cancel: Cancel) -> Iterator[Loading | Thought | Answer | Done]:
-        answer = AnswerReader(request, self._dialect)
+        answer, joiner = AnswerReader(request, self._dialect), Unjoiner(joined=False)
         if cancel.is_set():
             yield from answer.end(cancelled=True)
             return
@@ -101,14 +109,18 @@ class Wire:
             watch = _Watch(self._patience, link.hang_up)
             undo = cancel.on_cancel(link.hang_up)
             try:
+                if (tokens := self._tokens(request, link)) is not None:
+                    answer = AnswerReader(request, self._dialect, tokens.opened)
+                joiner = Unjoiner(tokens is None and has_typed_control_tokens(request))
+                path, body = TOKENS_PATH if tokens else PATH, self.body(request, tokens)
                 with link.client.stream(
-                    "POST", PATH, json=self.body(request), headers=_headers(request), extensions=link.extensions
+                    "POST", path, json=body, headers=_headers(request), extensions=link.extensions
                 ) as response:
                     if response.status_code != 200:
                         raise refusal(response.status_code, response.read(), response.headers.get("retry-after", ""))
                     for chunk in chunks(watch.heard(response.iter_raw())):
                         try:
-                            yield from answer.read(chunk)
+                            yield from joiner.clean(answer.read(as_chat(chunk) if tokens else chunk))
                         except (AttributeError, KeyError, TypeError, ValueError) as exc:
                             raise EngineError(NO_ANSWER) from exc
                         if cancel.is_set():
@@ -121,20 +133,16 @@ class Wire:
             finally:
                 undo()
                 watch.end()
-        yield from answer.end(cancelled=cancel.is_set())
+        yield from joiner.clean(answer.end(cancelled=cancel.is_set()))
 
     def count_tokens(self, request: GenerationRequest) -> int:
         """Tokens of the rendered prompt, by the server's own template and tokenizer where it offers them; else an
         estimate from above: Qwen's tokens have three bytes and more."""
         try:
-            if self._dialect.counting == "llama":
-                rendered = self._post("/apply-template", self._prompt(request, as_counted))["prompt"]
-                tokens = self._post("/tokenize", {"content": rendered, "add_special": True, "parse_special": True})
-                return len(tokens["tokens"]) + more_tokens(request)
-            if self._dialect.counting == "vllm":
-                prompt = {"model": self._model, **self._prompt(request, as_counted)}
-                with suppress(EngineError):  # a router in front of it may not know the way
-                    return int(self._post("/tokenize", prompt)["count"]) + more_tokens(request)
+            if self._dialect.counting:
+                with self._links.borrow() as link:
+                    if (counted := self._counted(request, link)) is not None:
+                        return counted + more_tokens(request)
         except httpx.HTTPError as exc:
             raise EngineDied("The engine broke off while it counted the tokens of the message.") from exc
         except (KeyError, TypeError, ValueError) as exc:
@@ -142,18 +150,33 @@ class Wire:
         text = sum(len((message.text + message.thoughts).encode()) for message in request.messages)
         return text // 3 + 16 * len(request.messages) + SYSTEM_OF_TEMPLATE + more_tokens(request)
 
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        with self._links.borrow() as link:
-            response = link.client.post(path, json=body, extensions=link.extensions)
-        if response.status_code != 200:
-            raise refusal(response.status_code, response.content)
-        result: dict[str, Any] = response.json()
-        return result
+    def _counted(self, request: GenerationRequest, link: Link) -> int | None:
+        if (tokens := self._tokens(request, link)) is not None:
+            return len(tokens.ids)
+        prompt = self._messages(request, as_counted)
+        if self._dialect.counting == "llama":
+            rendered = _post(link, "/apply-template", prompt)["prompt"]
+            whole = {"content": rendered, "add_special": True, "parse_special": True}
+            return len(_post(link, "/tokenize", whole)["tokens"])
+        with suppress(EngineError):  # a router in front of it may not know the way
+            return int(_post(link, "/tokenize", {"model": self._model, **prompt})["count"])
+        return None
 
-    def _prompt(self, request: GenerationRequest, show: Show = as_sent) -> dict[str, Any]:
+    def _tokens(self, request: GenerationRequest, link: Link) -> TokenPrompt | None:
+        """The prompt as tokens, where it has to be and the server takes it so."""
+        return self._token_prompts.make(request, partial(_post, link)) if self._dialect.counting == "llama" else None
+
+    def _messages(self, request: GenerationRequest, show: Show = as_sent) -> dict[str, Any]:
+        """The prompt as messages. An empty system message is the nearest to none that a template with a system prompt
+        of its own can be told."""
+        if request.card.own_system_prompt and not has_system_message(request):
+            request = replace(request, messages=(Message.of("system", ""), *request.messages))
+        return self._prompt(request, show)
+
+    def _prompt(self, request: GenerationRequest, show: Show = as_sent, guard: Guard = defuse) -> dict[str, Any]:
         """The messages, the thinking switch and, where the answer has begun, how it is to be continued."""
         dialect, kind = self._dialect, request.card.thinking.kind
-        body: dict[str, Any] = {"messages": wire_messages(request.messages, show)}
+        body: dict[str, Any] = {"messages": wire_messages(request.messages, show, guard)}
         value = dialect.thinking_values[request.thinking.enabled]
         if kind == "switch" and dialect.thinking_switch and value is not None:
             target = body
@@ -161,7 +184,7 @@ class Wire:
                 target = target.setdefault(key, {})
             target[dialect.thinking_switch[-1]] = value
         if (begun := request.begun) is not None:
-            thoughts, said = defuse(begun.thoughts), defuse(begun.answer)
+            thoughts, said = guard(begun.thoughts), guard(begun.answer)
             last = {"role": "assistant", "content": said}
             part: str | bool = True
             if dialect.continues == "parts":
@@ -175,6 +198,14 @@ class Wire:
             body |= {"continue_final_message": part, "add_generation_prompt": False}
             body["messages"].append(last)
         return body
+
+
+def _post(link: Link, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    response = link.client.post(path, json=body, extensions=link.extensions)
+    if response.status_code != 200:
+        raise refusal(response.status_code, response.content)
+    result: dict[str, Any] = response.json()
+    return result
 
 
 def _headers(request: GenerationRequest) -> dict[str, str]:

@@ -7,10 +7,11 @@ in from outside can name an address for an engine to open.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Iterator
-from itertools import count, groupby
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
+from backends.adapters.placeholders import Guard, words
 from backends.special_tokens import defuse
 from backends.types import GenerationRequest, Image, Message, Text
 
@@ -35,42 +36,36 @@ def more_tokens(request: GenerationRequest) -> int:
     return sum(eyes.tokens(picture.width, picture.height) - 1 for picture in request.images)
 
 
-def wire_messages(messages: tuple[Message, ...], show: Show = as_sent) -> list[Wire]:
-    """Typed control tokens become plain text. Several pictures are numbered, in the words of Qwen's own templates,
-    which llama-server keeps from doing it: they see a picture as text."""
+def wire_messages(messages: tuple[Message, ...], show: Show = as_sent, guard: Guard = defuse) -> list[Wire]:
+    """Typed control tokens become plain text by `guard`. Several pictures are numbered, in the words of Qwen's own
+    templates, which llama-server keeps from doing it: they see a picture as text."""
     several = sum(len(message.images) for message in messages) > 1
     labels = (f"Picture {number}: " if several else "" for number in count(1))
-    return [_message(message, labels, show) for message in messages]
+    return [_message(message, labels, show, guard) for message in messages]
 
 
-def _message(message: Message, labels: Iterator[str], show: Show) -> Wire:
-    content: str | list[Wire] = _words(message.parts)
+def _message(message: Message, labels: Iterator[str], show: Show, guard: Guard) -> Wire:
     if message.images:
-        content = list(_parts(message, labels, show))
+        content: str | list[Wire] = list(_parts(message, labels, show, guard))
+    else:
+        content = words(message.parts, guard)
     wire: Wire = {"role": message.role, "content": content}
-    return wire | {"reasoning_content": defuse(message.thoughts)} if message.thoughts else wire
+    return wire | {"reasoning_content": guard(message.thoughts)} if message.thoughts else wire
 
 
-def _parts(message: Message, labels: Iterator[str], show: Show) -> Iterator[Wire]:
+def _parts(message: Message, labels: Iterator[str], show: Show, guard: Guard) -> Iterator[Wire]:
     """Text and pictures in their order, with all the text between two pictures in one part."""
-    words: list[Text] = []
+    between: list[Text] = []
     for part in message.parts:
         if isinstance(part, Text):
-            words.append(part)
+            between.append(part)
             continue
-        if text := _words([*words, Text(next(labels), ours=True)]):
+        if text := words([*between, Text(next(labels), ours=True)], guard):
             yield _text(text)
-        words = []
+        between = []
         yield show(part)
-    if text := _words(words):
+    if text := words(between, guard):
         yield _text(text)
-
-
-def _words(parts: Iterable[Text | Image]) -> str:
-    """Pieces are joined before they are made harmless: a control token may lie across two."""
-    runs = groupby((part for part in parts if isinstance(part, Text)), key=lambda text: text.ours)
-    texts = ((ours, "".join(part.text for part in run)) for ours, run in runs)
-    return "".join(text if ours else defuse(text) for ours, text in texts)
 
 
 def _text(text: str) -> Wire:

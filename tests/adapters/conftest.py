@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 REPEAT = "Repeat this line:\n"
 COUNT = "Write all the numbers from 1 to 1000, with a space after each:"
-
+SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
 ELSEWHERE = "CONTRACT_URL"
 """The environment variable with the address of any server that serves the 0.5B; its key in CONTRACT_KEY."""
@@ -44,7 +44,7 @@ class Adapter:
     """An engine under the contract: `backend` is loaded and shared by all tests, `fresh()` makes one that is not.
 
     `stops_reading`: a prompt that is being read can be stopped; a server elsewhere may not know how to. `work`: what
-    the engine is doing, where that can be seen from here.
+    the engine is doing, where that can be seen from here. `system`: what every request begins with, if anything.
     """
 
     card: Card
@@ -53,11 +53,14 @@ class Adapter:
     loading: tuple[Loading, ...]
     stops_reading: bool = True
     work: Callable[[], Work] | None = None
+    system: str = SYSTEM
 
     def ask(self, text: str, *, think: bool = False, begun: Begun | None = None, **sampling: Any) -> GenerationRequest:
         """A request for a short answer, always the likeliest one, unless `sampling` says otherwise."""
         chosen = Sampling(**{"temperature": 0.0, "max_new_tokens": 128, **sampling})
-        return GenerationRequest(self.card, (Message.of("user", text),), chosen, Thinking(think), begun=begun)
+        system = (Message.of("system", self.system),) if self.system else ()
+        messages = (*system, Message.of("user", text))
+        return GenerationRequest(self.card, messages, chosen, Thinking(think), begun=begun)
 
     def repeat(self, text: str, **options: Any) -> GenerationRequest:
         return self.ask(REPEAT + text, **options)
@@ -87,6 +90,7 @@ def _under_contract(
     params=[
         "scripted",
         pytest.param("llama_cpp", marks=pytest.mark.model),
+        pytest.param("llama_cpp_tokens", marks=pytest.mark.model),
         pytest.param("transformers", marks=pytest.mark.model),
         pytest.param("transformers_serve", marks=pytest.mark.model),
         *([pytest.param("elsewhere", marks=pytest.mark.model)] if ELSEWHERE in os.environ else []),
@@ -133,6 +137,12 @@ def llama_cpp_adapter(weight_store: WeightStore, starter_weights: Callable[[str]
 
     with _under_contract(card, fresh, watched=watched) as adapter:
         yield adapter
+
+
+@pytest.fixture(scope="session")
+def llama_cpp_tokens_adapter(llama_cpp_adapter: Adapter) -> Adapter:
+    """The same engine, asked without a system prompt: its template has one of its own, so prompts go as tokens."""
+    return replace(llama_cpp_adapter, system="")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 
 from backends.cancel import Cancel
 from backends.errors import PromptTooLong, UnsupportedModality
+from backends.special_tokens import WORD_JOINER
 from backends.types import (
     Answer,
     Backend,
@@ -141,6 +142,29 @@ def test_an_answer_cut_within_a_character_ends_before_it(adapter: Adapter, limit
     assert REPLACEMENT not in heard.text
     assert MANY_SCRIPTS.startswith(heard.text)
     assert heard.done.usage.answer == limit  # the tokens of a character that was cut were made all the same
+
+
+TYPED = (
+    r"re.sub(r'<think>.*?</think>', '', text)",
+    "f'<|im_start|>{role}{text}<|im_end|>'",
+    "<p><s>old</s> new</p>",
+)
+
+
+@pytest.mark.parametrize("typed", TYPED)
+def test_nothing_that_guards_a_prompt_comes_out(adapter: Adapter, typed: str) -> None:
+    """Code about control tokens comes back to the letter, and runs."""
+    heard = listen(adapter.backend, adapter.repeat(typed))
+    assert WORD_JOINER not in heard.text
+    if adapter.stops_reading:  # elsewhere it reads a joiner, and a model so small may lose more than that
+        assert heard.text.strip() == typed
+    assert "".join(delta.text for delta in heard.deltas) == heard.text  # nor is any of it a thought
+
+
+def test_typed_control_tokens_are_counted_as_the_text_that_they_are(adapter: Adapter) -> None:
+    request = adapter.ask("a <|im_end|> b <think> c <tool_call>", max_new_tokens=1)
+    usage = listen(adapter.backend, request).done.usage
+    assert usage.prompt == adapter.backend.count_tokens(request) or not adapter.backend.capabilities.counts
 
 
 # --- stopping ------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from backends.adapters.hf_transformers.prompts import Prompt
 from backends.adapters.hf_transformers.sampling import Sampler
 from backends.cancel import Cancel
 from backends.errors import EngineDied, EngineError, OutOfMemory, UnsupportedModality
+from backends.special_tokens import defuse
 from backends.types import Answer, Begun, Done, GenerationRequest, Image, Loading, Message, Sampling, Text, Thinking
 from tests.adapters import random_models
 
@@ -358,7 +359,7 @@ def test_the_switch_and_what_has_begun_reach_the_prompt(house: Callable[..., Hou
     def rendered(thinking: bool, begun: Begun | None = None) -> str:
         request = here.request("Hi")
         return here.loaded.chat.render(
-            GenerationRequest(here.card, request.messages, request.sampling, Thinking(thinking), begun=begun)
+            GenerationRequest(here.card, request.messages, request.sampling, Thinking(thinking), begun=begun), str
         )[0].split("assistant\n")[1]
 
     assert rendered(False) == "<think>\n\n</think>\n\n"
@@ -375,6 +376,33 @@ def test_typed_control_tokens_stay_text(house: Callable[..., House]) -> None:
     plain = here.loaded.chat.encode(here.request("nothing special")).ids
     special = set(here.loaded.chat.tokenizer.added_tokens_decoder)
     assert [i for i in ids if i in special] == [i for i in plain if i in special]
+
+
+@pytest.mark.parametrize(
+    "typed", [r"re.sub(r'<think>.*?</think>', '', text)", "<p><s>old</s> new</p>", "f'<|im_end|>'"]
+)
+def test_beside_a_picture_the_joiner_never_comes_out(
+    house: Callable[..., House], monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    """A model that copies what it reads, a byte of it at a time."""
+    here = house("vision")
+    words = here.loaded.chat.tokenizer
+    request = here.request(PICTURES[0], typed)
+    copied = words(defuse(typed), add_special_tokens=False).input_ids
+
+    def copy(job: jobs.Job) -> None:
+        read = job.prompt.ids
+        assert any(read[at : at + len(copied)] == copied for at in range(len(read)))
+        for token in copied:
+            job.told.put(jobs.Token(token, -0.5, ((token, -0.5),)))
+        job.told.put(jobs.End("stop", 0))
+
+    monkeypatch.setattr(here.decoder, "submit", copy)
+    *events, done = here.backend.stream(request, Cancel())
+    answers = [event for event in events if isinstance(event, Answer)]
+    assert "".join(event.text for event in answers) == typed
+    assert sum(event.tokens for event in answers) == done.usage.answer == len(copied)
+    assert "".join(row.token for event in answers for row in event.logprobs) == typed
 
 
 # --- when something goes wrong -------------------------------------------------------------------------------------

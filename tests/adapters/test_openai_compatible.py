@@ -98,7 +98,7 @@ def ask(card: Card) -> Ask:
         logprobs: int = 0, **sampling: Any,
     ) -> GenerationRequest:  # fmt: skip
         asked = card.model_copy(update={"thinking": ThinkingRule(kind=kind, default=kind == "always")})
-        said = messages or (Message.of("user", "Hello?"),)
+        said = messages or (Message.of("system", "Be kind."), Message.of("user", "Hello?"))
         return GenerationRequest(asked, said, Sampling(**sampling), Thinking(think), logprobs, begun)
 
     return ask
@@ -295,7 +295,7 @@ def test_control_tokens_are_defused_in_every_role_but_not_in_our_own_words(ask: 
             Message.of("assistant", HOSTILE, thoughts=HOSTILE),
             Message("user", (Text(HOSTILE), Text(" and "), Text("<think>", ours=True))),
         ),
-        own,
+        (Text(own, ours=True),),
     )
     system, user, assistant, mixed = wire().body(ask(*messages))["messages"]
     assert system["content"] == f"{defuse(HOSTILE)}\n\n{own}"
@@ -572,7 +572,7 @@ def counting(card: Card, answers: dict[str, Any]) -> tuple[Wire, list[tuple[str,
 
 def test_tokens_are_counted_by_the_servers_own_template_and_tokenizer(card: Card, ask: Ask) -> None:
     server, asked = counting(card, {"/apply-template": {"prompt": "rendered"}, "/tokenize": {"tokens": [1, 2, 3]}})
-    request = ask(Message.of("user", HOSTILE))
+    request = ask()
     assert server.count_tokens(request) == 3
     (_, template), (_, tokenize) = asked
     assert template["messages"] == server.body(request)["messages"]

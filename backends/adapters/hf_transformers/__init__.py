@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from backends.adapters.joiner import Unjoiner
 from backends.cancel import Cancel
 from backends.catalog import Artefact, Card, Repository
 from backends.errors import (
@@ -155,6 +156,7 @@ class HfTransformers:
         limit = min(request.sampling.max_new_tokens, room)
         job = Job(prompt, request.sampling, limit, request.logprobs)
         answer = _AnswerReader(loaded.chat.tokenizer, prompt, request.thinking.enabled)
+        joiner = Unjoiner(prompt.joined)
         undo = cancel.on_cancel(job.cancelled.set)
         decoder.submit(job)
         end: End | Exception | None = None
@@ -163,7 +165,7 @@ class HfTransformers:
                 if isinstance(told, End | Exception):
                     end = told
                 elif not cancel.is_set():
-                    yield from [told] if isinstance(told, Loading) else answer.read(told)
+                    yield from [told] if isinstance(told, Loading) else joiner.clean(answer.read(told))
         finally:
             undo()
             if end is None:
@@ -171,9 +173,9 @@ class HfTransformers:
         if not isinstance(end, End):
             raise end or EngineDied("The engine broke off in the middle of the answer.")
         if end.reason != "cancelled":
-            yield from answer.rest()
+            yield from joiner.clean(answer.rest())
         usage = Usage(len(prompt.ids), end.cached, answer.thinking, answer.answer)
-        yield Done(end.reason, usage, ignored=self.capabilities.ignored)
+        yield from joiner.clean([Done(end.reason, usage, ignored=self.capabilities.ignored)])
 
     def count_tokens(self, request: GenerationRequest) -> int:
         loaded, _ = self._ready()
