@@ -993,3 +993,83 @@ def test_the_owner_takes_their_page_along_but_not_without_their_cookie(app: Serv
         assert two.call(elsewhere, page) == own
     two.owner.cookies.clear()
     assert two.call(two.owner, page) != own
+
+
+# --- how much together ---------------------------------------------------------------------------
+
+UPLOAD, KEPT = "/gradio_api/upload", "/gradio_api/queue/join"
+PIECE = b'"' + b"x" * 598 + b'"'  # JSON, and an upload
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3,000 bytes are allowed together, for uploads and for what pages keep."""
+    monkeypatch.setattr(bodies, "MOST_UPLOADS", 3000)
+    monkeypatch.setattr(bodies, "MOST_KEPT", 3000)
+
+
+def sent(at: Doors, path: str, times: int, *headers: tuple[str, str], **more: Any) -> list[int]:
+    return [asked(at, path, *headers, body=(PIECE,), **more).status for _ in range(times)]
+
+
+@pytest.mark.parametrize("path", [UPLOAD, KEPT, "/gradio_api/run/predict", "/gradio_api/api/predict"])
+def test_what_a_person_sends_is_counted_together(few: None, path: str) -> None:
+    people = People()
+    at = front(people)
+    (_, me), (_, they) = (seated(people) for _ in range(2))
+    assert sent(at, path, 7, me) == [200] * 5 + [429] * 2
+    assert sent(at, path, 6, they) == [200] * 5 + [429], "and another's is another's"
+    assert sent(at, path, 6) == [200] * 5 + [429], "who has no seat is an address"
+    other = KEPT if path == UPLOAD else UPLOAD
+    assert sent(at, other, 1, me) == [200], "files and conversations lie in different places"
+
+
+@pytest.mark.parametrize("path", [UPLOAD, KEPT])
+def test_who_has_sent_too_much_is_told_when_it_may_go_on(few: None, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(bodies, "MOST_UPLOADS", 5 * 2**20)
+    monkeypatch.setattr(bodies, "MOST_KEPT", 5 * 2**20)
+    at, minutes = front(), bodies.FORGET_MINUTES if path == UPLOAD else 60
+    large = (b'"' + b"x" * (5 * 2**20 - 2) + b'"',)
+    assert asked(at, path, body=large).status == 200
+    refused = asked(at, path, ("content-length", "600"), body=(PIECE,))
+    assert (refused.status, refused.reads) == (429, 0), "what says how much it is is not read"
+    assert refused.error == (
+        f"You have sent the 5 MiB that are allowed within {minutes} minutes. Wait {minutes} minutes and send it again."
+    )
+    assert 0 < int(refused.told("retry-after")) <= minutes * 60
+    later = time.time() + minutes * 60 + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert sent(at, path, 1) == [200], "by then it is forgotten"
+
+
+def test_of_many_seats_at_one_address_the_sum_is_counted_too(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "PEOPLE_AT_AN_ADDRESS", 2)
+    people = People()
+    at = front(people)
+    answers = [status for _ in range(3) for status in sent(at, UPLOAD, 5, seated(people)[1])]
+    assert answers == [200] * 10 + [429] * 5
+    assert sent(at, UPLOAD, 1, client="203.0.113.8") == [200]
+
+
+def test_many_uploads_at_once_give_no_more_room(few: None) -> None:
+    """Each is counted as it comes, whatever it has said of its length."""
+    at = front(app=forgiving)
+    pieces = (b"x" * 100,) * 20
+    first = asked(at, UPLOAD, body=pieces)
+    second = asked(at, UPLOAD, body=pieces)
+    assert (first.status, second.status) == (200, 429)
+    assert second.reads == 11
+
+
+def test_a_call_of_an_endpoint_keeps_nothing_and_counts_for_nothing(few: None) -> None:
+    assert sent(front(), "/gradio_api/call/chat", 20) == [200] * 20
+
+
+def test_gradio_stores_no_more_than_one_person_may_send(app: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MOST_UPLOADS", 3 * 2**20)
+    picture = {"files": ("cat.png", secrets.token_bytes(2**20))}
+    with httpx.Client(base_url=app.url, timeout=PATIENCE_S) as client:
+        assert client.post("config").cookies
+        answers = [client.post("gradio_api/upload", files=picture) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
+    assert answers[-1].json()["error"].startswith("You have sent the 3 MiB that are allowed within")

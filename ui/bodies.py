@@ -64,10 +64,9 @@ class Sums:
             ask = self._counted.test if only_look else self._counted.hit
             for limit, *whose in sums:
                 if size and not ask(limit, kind, *whose, cost=size):
-                    wait_s = max(1, round(self._counted.get_window_stats(limit, kind, *whose).reset_time - time.time()))
-                    told = (
-                        f"You have sent all of the {limit.amount // 2**20} MiB that may come within {minutes} minutes."
-                    )
+                    ends = self._counted.get_window_stats(limit, kind, *whose).reset_time
+                    wait_s = max(1, round(ends - time.time()))
+                    told = f"You have sent the {limit.amount // 2**20} MiB that are allowed within {minutes} minutes."
                     return Fault(429, f"{told} Wait {-(-wait_s // 60)} minutes and send it again.", wait_s)
             return None
 

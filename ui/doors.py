@@ -29,7 +29,7 @@ log = logger(__name__)
 SEATS_AN_HOUR = 120
 """How many new seats an address gets; whoever wants more of them shares one with the address."""
 _CALLS = ("/gradio_api/run/", "/gradio_api/api/", "/gradio_api/call/", "/gradio_api/queue/")
-"""Where gradio itself falls over what fits nothing: no such handler, too few values, a name or page that there is not."""
+"""Where gradio itself falls over what fits nothing: no such handler, too few values, no such name or page."""
 _FULL = "The disk of the server is full, so that nothing can be uploaded; tell its host. What you wrote is still there."
 _UNFIT = "The request does not fit the endpoint; GET /gradio_api/info tells which values it takes."
 _NO_EVENT = "There is no such event: it has been told to its end, or it is not yours. Send a new request."
@@ -140,7 +140,7 @@ async def _own(row: Row, places: dict[str, str], scope: Scope, body: Body, visit
     if places:
         places = named.path(places)
         if places.get("event_id") == NO_EVENT:
-            return JSONResponse({"error": _NO_EVENT}, 404)
+            return Response(f'event: error\ndata: "404: {_NO_EVENT}"\n\n', 404, media_type="text/event-stream")
         scope["path"] = row.filled(places)
         scope["raw_path"] = quote(scope["path"]).encode("ascii")
     scope["query_string"] = named.query(scope.get("query_string", b""))
