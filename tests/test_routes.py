@@ -370,6 +370,16 @@ def test_who_begins_an_event_is_told_it_once(room: Room, who: str, way: str) -> 
     assert (ended.status_code, ended.content) == (404, invented.content) == (invented.status_code, ended.content)
 
 
+def test_of_two_who_listen_to_an_event_at_once_one_is_told_that_there_is_none(app: Served) -> None:
+    with httpx.Client(base_url=app.url, timeout=PATIENCE_S) as client:
+        assert client.post("config").cookies
+        event = client.post("gradio_api/call/v2/chat", json={"message": SLOW}).raise_for_status().json()["event_id"]
+        with client.stream("GET", f"gradio_api/call/chat/{event}") as first:
+            assert first.status_code == 200
+            assert client.get(f"gradio_api/call/chat/{event}").status_code == 404
+            assert next(first.iter_lines()).startswith("event: ")
+
+
 def test_a_session_that_a_call_names_is_its_callers_too(room: Room) -> None:
     """`call` takes a session hash: gradio would put the event into that session's stream."""
     body = {"data": ["Why?", *[None] * 13], "session_hash": room.page}

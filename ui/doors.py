@@ -56,6 +56,7 @@ class Doors:
         self._hosts = frozenset(map(_bare, hosts)) | THIS_MACHINE if hosts else frozenset()
         self._seats = FixedWindowRateLimiter(MemoryStorage())
         self._sums = Sums()
+        self._told: set[str] = set()  # the events that somebody is being told
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -79,9 +80,14 @@ class Doors:
         refusal = self._refusal(row, scope, visitor) or _fault(body)
         if refusal is None and row is not None:
             refusal = await _own(row, places, scope, body, visitor)
+        event = places.get("event_id", "")
+        if refusal is None and event in self._told:
+            refusal = _no_event()  # one of two who listen would wait for ever for what the other one was told
         if refusal is not None:
             await refusal(scope, receive, guarded.send)
             return
+        if event:
+            self._told.add(event)
         try:
             await self.app(scope, body.receive, answer)
         except Exception as exc:
@@ -91,8 +97,10 @@ class Doors:
             if body.fault is None:
                 log.warning("no room on the disk" if full else "a request did not fit", exc_info=True)
                 body.fault = Fault(507, _FULL) if full else Fault(400, _UNFIT)
-            if guarded.started:  # the stream of an event that there is not ends so, after gradio has said it
+            if guarded.started:  # the stream of a page that there is not ends so, after gradio has said it
                 await guarded.send({"type": "http.response.body", "body": b""})
+        finally:
+            self._told.discard(event)
         if not guarded.started and (refusal := _fault(body)) is not None:
             await refusal(scope, receive, guarded.send)
 
@@ -140,7 +148,7 @@ async def _own(row: Row, places: dict[str, str], scope: Scope, body: Body, visit
     if places:
         places = named.path(places)
         if places.get("event_id") == NO_EVENT:
-            return Response(f'event: error\ndata: "404: {_NO_EVENT}"\n\n', 404, media_type="text/event-stream")
+            return _no_event()
         scope["path"] = row.filled(places)
         scope["raw_path"] = quote(scope["path"]).encode("ascii")
     scope["query_string"] = named.query(scope.get("query_string", b""))
@@ -153,6 +161,10 @@ async def _own(row: Row, places: dict[str, str], scope: Scope, body: Body, visit
         except ValueError:
             return JSONResponse({"error": _UNFIT}, 422)
     return None
+
+
+def _no_event() -> Response:
+    return Response(f'event: error\ndata: "404: {_NO_EVENT}"\n\n', 404, media_type="text/event-stream")
 
 
 def _fault(body: Body) -> Response | None:
