@@ -90,6 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     if machine.zero_gpu:
         _load_now(next(iter(engines.values())))
 
+    from ui.forgotten import Forgotten
     from ui.people import People, SignIn
     from ui.serving import serve, stop
 
@@ -106,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
             engines,
             host=settings.host,
             port=settings.port,
-            people=People(key, settings.proxies, sign_in, alone),
+            people=People(key, settings.proxies, sign_in, alone, Forgotten(settings.cache_dir)),
             trusted_hosts=settings.trusted_hosts or (("localhost",) if alone else ()),
             frame_hosts=settings.frame_hosts,
         )

@@ -568,7 +568,9 @@ def test_what_fits_no_endpoint_is_the_callers_fault(app: App, path: str, body: A
 
 
 def test_an_unknown_event_is_said_and_its_stream_ends(app: App) -> None:
-    assert "404" in httpx.get(f"{app.url}gradio_api/call/chat/nonsense", timeout=PATIENCE_S).text
+    answer = httpx.get(f"{app.url}gradio_api/call/chat/nonsense", timeout=PATIENCE_S)
+    assert answer.status_code == 404
+    assert answer.text.startswith('event: error\ndata: "404: There is no such event')
 
 
 def test_a_full_disk_is_said_in_one_sentence(app: App, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,5 @@
+import time
+
 """What can be reached, by whom, from where, with how much, and under which headers: whatever is not open is closed."""
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 
@@ -32,9 +35,11 @@ from tests.patience import PATIENCE_S, eventually
 from tests.served import Served, scripted_engine, serving
 from ui import bodies, doors
 from ui.content_policy import Guarded
-from ui.doors import BEFORE_SIGN_IN, Doors
-from ui.owners import claim
-from ui.people import COOKIE, People, SignIn
+from ui.doors import Doors
+from ui.lean_gradio import LeanBlocks
+from ui.owners import NO_EVENT, page_of
+from ui.people import COOKIE, People, SignIn, Visitor
+from ui.routes import GRADIO, Row, find
 from ui.tabs import TABS
 
 LOCKED = SignIn(class_code="a secret")
@@ -69,6 +74,7 @@ class Answer:
 async def echo(scope: Any, receive: Any, send: Any) -> None:
     """Behind the doors: answers with what it was sent."""
     body = await Request(scope, receive).body()
+    scope["state"].get("at_last", {}).update(scope)
     await Response(body, headers={"x-inside": "yes"})(scope, receive, send)
 
 
@@ -90,14 +96,17 @@ def asked(
     more: Callable[[], Any] | None = None,
     holder: Any = None,
     client: str = "203.0.113.7",
+    method: str = "",
+    at_last: dict[str, Any] | None = None,
 ) -> Answer:
-    """What the doors answer. The body comes in pieces; `more` says what follows on them, nothing else ever does."""
+    """What the doors answer. The body comes in pieces; `more` says what follows on them, nothing else ever does.
+    `at_last` is told what the app was asked."""
     answer = Answer()
     named = [("host", host), *headers] if host is not None else [*headers]
     scope = {
         "type": "http",
         "http_version": "1.1",
-        "method": "POST",
+        "method": method or usual_method(path),
         "scheme": "http",
         "path": path,
         "root_path": "",
@@ -105,8 +114,10 @@ def asked(
         "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named],
         "client": (client, 4711),
         "server": ("here", 80),
-        "app": SimpleNamespace(state_holder=holder or SimpleNamespace(session_data={})),
+        "app": SimpleNamespace(state_holder=holder or keeping_of()),
     }
+    if at_last is not None:
+        scope["state"] = {"at_last": at_last}
 
     async def receive() -> Any:
         answer.reads += 1
@@ -130,22 +141,28 @@ def asked(
     return answer
 
 
+def keeping_of(**pages: set[str]) -> Any:
+    """What gradio keeps, as far as the doors ask: the events of each page whose end was not told yet."""
+    return SimpleNamespace(blocks=SimpleNamespace(_queue=SimpleNamespace(pending_event_ids_session=pages)))
+
+
+OWN = (
+    *(Row(path, access="public") for path in ("/healthz", "/readyz", "/metrics")),
+    Row("/page.js"),
+    Row("/login", frozenset({"GET", "POST"}), "public"),
+    Row("/forget", frozenset({"POST"})),
+)
+"""As ours declare themselves; what a running playground has is walked in test_routes.py."""
+ROWS = (*OWN, *GRADIO)
+
+
+def usual_method(path: str) -> str:
+    row, _ = find(ROWS, path.rstrip("/") or "/", "POST")
+    return "POST" if row is not None and "POST" in row.methods else "GET"
+
+
 def front(people: People | None = None, app: Any = echo, **options: Any) -> Doors:
-    return Doors(app, people or People(), **options)
-
-
-OPEN = {
-    "/", "/config", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json", "/login", "/logout", "/forget",
-    "/page.js", "/healthz", "/readyz", "/metrics", "/static/{path:path}", "/assets/{path:path}", "/svelte/{path:path}",
-    "/gradio_api/app_id", "/gradio_api/call/v2/{api_name}", "/gradio_api/call/v2/{api_name}/{event_id}",
-    "/gradio_api/call/{api_name}", "/gradio_api/call/{api_name}/{event_id}", "/gradio_api/cancel",
-    "/gradio_api/file={path_or_url:path}", "/gradio_api/heartbeat/{session_hash}", "/gradio_api/info",
-    "/gradio_api/login_check", "/gradio_api/openapi.json", "/gradio_api/queue/data", "/gradio_api/queue/join",
-    "/gradio_api/reset", "/gradio_api/run/{api_name}", "/gradio_api/api/{api_name}", "/gradio_api/startup-events",
-    "/gradio_api/theme.css", "/gradio_api/token", "/gradio_api/upload", "/gradio_api/upload_progress",
-    "/gradio_api/user",
-}  # fmt: skip
-"""The routes that the playground needs; whatever else gradio has, or will have, is closed."""
+    return Doors(app, people or People(), ROWS, **options)
 
 
 def filled(route: str) -> str:
@@ -154,9 +171,18 @@ def filled(route: str) -> str:
     return re.sub(r"{[^}]*}", "x", route.replace("{api_name}", name))
 
 
-@pytest.mark.parametrize("route", sorted(OPEN))
-def test_what_the_page_and_programs_need_is_open(route: str) -> None:
-    assert asked(front(), filled(route)).inside
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.path)
+def test_what_the_page_and_programs_need_is_open_to_its_own_methods(row: Row) -> None:
+    people, at_last = People(), {}
+    page, cookie = seated(people)
+    holder = keeping_of(**{page: {"x"}})
+    for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"):
+        answer = asked(front(people), filled(row.path), cookie, method=method, holder=holder, body=(b"{}",))
+        others = {method for other in ROWS if other.path == row.path for method in other.methods}
+        assert answer.inside == (method in others)
+        if not answer.inside:
+            assert (answer.status, answer.told("allow")) == (405, ", ".join(sorted(others)))
+    assert not at_last
 
 
 @pytest.mark.parametrize("path", [
@@ -166,6 +192,7 @@ def test_what_the_page_and_programs_need_is_open(route: str) -> None:
     "/gradio_api/proxy=http://example.com", "/gradio_api/dev/reload", "/gradio_api/heartbeat", "/static", "/assets",
     "/GRADIO_API/info", "//config", "/login/x", "/login/huggingface/x", "/x/static/y", "/docs", "/openapi.json",
     "config", "/metrics/x", "/forget/x", "/.env", "/gradio_api/call/chat%2f", "/gradio_api/call/ chat",
+    "/gradio_api/run/predict/x", "/gradio_api/api/predict/x",
 ])  # fmt: skip
 def test_all_else_is_closed_to_everybody(path: str) -> None:
     answer = asked(front(People(alone=True)), path)
@@ -176,7 +203,7 @@ def test_all_else_is_closed_to_everybody(path: str) -> None:
 OPENED = re.compile(
     "|".join(
         re.sub(r"\\{(\w+)(:path)?\\}", lambda found: ".+" if found[2] else "[^/]+", re.escape(route))
-        for route in (*OPEN, *BEFORE_SIGN_IN)
+        for route in (row.path for row in ROWS)
     )
 )
 PIECES = [
@@ -188,15 +215,18 @@ PIECES = [
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=6), slash=st.sampled_from(["/", "//", ""]))
 def test_no_invented_path_leads_inside(pieces: list[str], slash: str) -> None:
     path = "/" + "/".join(pieces) + slash
-    if asked(front(), path).inside:
+    if asked(front(), path, body=(b"{}",)).status not in (404, 405):
         assert OPENED.fullmatch(path.rstrip("/") or "/")
 
 
 @pytest.mark.parametrize("spec", TABS, ids=lambda spec: spec.id)
 def test_every_tab_can_be_called(spec: Any) -> None:
+    people = People()
+    page, cookie = seated(people)
+    holder = keeping_of(**{page: {"an-event"}})
     for way in ("call", "call/v2"):
-        assert asked(front(), f"/gradio_api/{way}/{spec.id}").inside
-        assert asked(front(), f"/gradio_api/{way}/{spec.id}/an-event").inside
+        assert asked(front(people), f"/gradio_api/{way}/{spec.id}", body=(b"{}",)).inside
+        assert asked(front(people), f"/gradio_api/{way}/{spec.id}/an-event", cookie, holder=holder).inside
 
 
 # --- from where ----------------------------------------------------------------------------------
@@ -217,7 +247,7 @@ def test_another_site_cannot_call(origin: str, path: str) -> None:
     ("host", "origin"), [("here", "http://here"), ("here:7860", "https://here:7860"), ("[::1]:80", "http://[::1]:80")]
 )
 def test_our_own_page_can_call(host: str, origin: str) -> None:
-    assert asked(front(), "/gradio_api/queue/join", ("origin", origin), host=host).inside
+    assert asked(front(), "/gradio_api/queue/join", ("origin", origin), host=host, body=(b"{}",)).inside
 
 
 MALFORMED = ["", "evil.com/?x", "a b", "here/", "here?", "here#x", "user@here", "here:", "here:x", "here:123456",
@@ -252,7 +282,7 @@ def test_the_host_is_looked_at_before_all_else(path: str) -> None:
 def test_a_forwarded_host_counts_only_behind_a_proxy_of_ours(proxies: int, status: int) -> None:
     at = front(People(proxies=proxies), hosts=("playground.example",))
     headers = ("x-forwarded-host", "playground.example"), ("origin", "https://playground.example")
-    assert asked(at, "/gradio_api/queue/join", *headers, host="10.0.0.5:7860").status == status
+    assert asked(at, "/gradio_api/queue/join", *headers, host="10.0.0.5:7860", body=(b"{}",)).status == status
 
 
 def test_of_several_forwarded_hosts_the_last_one_counts_and_none_may_be_malformed() -> None:
@@ -277,14 +307,16 @@ def test_before_sign_in_the_page_leads_to_the_door() -> None:
     assert (answer.status, answer.told("location"), answer.inside) == (303, "login", False)
 
 
-@pytest.mark.parametrize("route", sorted(OPEN - BEFORE_SIGN_IN - {"/"}))
-def test_before_sign_in_all_else_is_refused_unread(route: str) -> None:
-    answer = asked(front(People(sign_in=LOCKED)), filled(route))
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if row.access != "public" and row.path != "/"], ids=lambda r: r.path
+)
+def test_before_sign_in_all_else_is_refused_unread(row: Row) -> None:
+    answer = asked(front(People(sign_in=LOCKED)), filled(row.path))
     assert (answer.status, answer.reads) == (401, 0)
     assert answer.error == "Sign in first: open the playground's page, or POST to /login."
 
 
-@pytest.mark.parametrize("path", sorted(BEFORE_SIGN_IN))
+@pytest.mark.parametrize("path", [row.path for row in ROWS if row.access == "public"])
 def test_the_door_itself_and_the_health_are_open(path: str) -> None:
     assert asked(front(People(sign_in=LOCKED)), path).inside
 
@@ -330,14 +362,14 @@ def test_behind_a_proxy_seats_are_counted_by_the_address_that_it_saw(monkeypatch
     assert seats(at, 3, "10.0.0.1", ("x-forwarded-for", "192.0.2.2")) == 2
 
 
-def sessions_of(people: People, *pages: str) -> tuple[Any, tuple[str, str]]:
-    """What gradio keeps of somebody's pages, and their cookie."""
+# --- whose ---------------------------------------------------------------------------------------
+
+
+def seated(people: People) -> tuple[str, tuple[str, str]]:
+    """What 'a-page' means to somebody with a seat of their own, and their cookie."""
     cookie = people.new_seat({"type": "http", "scheme": "http", "headers": []}).partition(";")[0]
-    scope = {"headers": [(b"cookie", cookie.encode())], "client": None}
-    holder = SimpleNamespace(session_data={page: SimpleNamespace() for page in pages})
-    for session in holder.session_data.values():
-        assert claim(session, people.visitor(scope))
-    return holder, ("cookie", cookie)
+    visitor = people.visitor({"headers": [(b"cookie", cookie.encode())], "client": None})
+    return page_of(visitor, "a-page"), ("cookie", cookie)
 
 
 STREAMS = [
@@ -345,8 +377,8 @@ STREAMS = [
     ("/gradio_api/queue/data/", "session_hash=a-page"),
     ("/gradio_api/queue/data", "x=1&session_hash=a%2Dpage"),
     ("/gradio_api/queue/data", "session_hash=mine&session_hash=a-page"),
-    ("/gradio_api/queue/data", "session_hash=a-page&session_hash=mine"),
     ("/gradio_api/queue/data", "session_hash=&session_hash=a-page"),
+    ("/gradio_api/upload_progress", "upload_id=a-page"),
     ("/gradio_api/heartbeat/a-page", ""),
     ("/gradio_api/heartbeat/a-page/", ""),
     ("/gradio_api/heartbeat/a-page", "session_hash=mine"),
@@ -355,57 +387,110 @@ STREAMS = [
 
 
 @pytest.mark.parametrize(("path", "query"), STREAMS)
-def test_what_streams_to_a_page_is_for_its_owner_alone(path: str, query: str) -> None:
-    people = People()
-    holder, owner = sessions_of(people, "a-page")
-    _, other = sessions_of(people)
-    assert asked(front(people), path, owner, query=query, holder=holder).inside
-    for headers in ([other], []):
-        answer = asked(front(people), path, *headers, query=query, holder=holder)
-        assert (answer.status, answer.reads) == (403, 0)
-        assert answer.error == "This page is somebody else's."
+def test_the_same_word_means_another_page_to_everybody(path: str, query: str) -> None:
+    people, meant = People(), []
+    (mine, me), (theirs, they) = (seated(people) for _ in range(2))
+    for headers in ([me], [they], []):
+        at_last: dict[str, Any] = {}
+        assert asked(front(people), path, *headers, query=query, at_last=at_last).inside
+        if "heartbeat" in path:
+            meant.append(at_last["path"].removeprefix("/gradio_api/heartbeat/"))
+        else:
+            read = QueryParams(at_last["query_string"])  # as gradio reads it
+            meant.append(read["upload_id" if "upload" in path else "session_hash"])
+    assert meant[:2] == [mine, theirs]
+    assert len(set(meant)) == 3
+    assert not any(page in ("a-page", "mine", "") for page in meant)
 
 
-@pytest.mark.parametrize("page", ["data", "queue", "heartbeat", ""])
-def test_no_page_can_be_called_so_that_it_shuts_others_out(page: str) -> None:
-    people = People()
-    holder, _ = sessions_of(people, page)
-    _, other = sessions_of(people, "mine")
-    for path, query in (("/gradio_api/queue/data", "session_hash=mine"), ("/gradio_api/heartbeat/mine", "")):
-        assert asked(front(people), path, other, query=query, holder=holder).inside
-
-
-CANCELS = [
+SAID = [
     b'{"session_hash": "a-page", "fn_index": 1, "event_id": "x"}',
-    b'{"session_hash": "mine", "session_hash": "a-page"}',
-    b' {"session\\u005fhash": "a\\u002dpage"} ',
-    '{"session_hash": "a-page"}'.encode("utf-16"),
-    b'\xef\xbb\xbf{"session_hash": "a-page"}',
+    b'{"session_hash": "mine", "session_hash": "a-page", "event_id": "y", "event_id": "x"}',
+    b' {"session\\u005fhash": "a\\u002dpage", "event_id": "\\u0078"} ',
+    '{"session_hash": "a-page", "event_id": "x"}'.encode("utf-16"),
+    '{"session_hash": "a-page", "event_id": "x"}'.encode("utf-32"),
+    b'\xef\xbb\xbf{"session_hash": "a-page", "event_id": "x"}',
 ]
+SAYING = [row.path for row in GRADIO if row.body == "json"]
 
 
-@pytest.mark.parametrize("told", CANCELS)
-def test_only_its_owner_cancels_what_runs_for_a_page(told: bytes) -> None:
+@pytest.mark.parametrize("told", SAID)
+@pytest.mark.parametrize("path", SAYING)
+def test_so_it_does_in_a_body_however_it_is_written_and_cut(path: str, told: bytes) -> None:
     people = People()
-    holder, owner = sessions_of(people, "a-page")
-    _, other = sessions_of(people)
+    (mine, me), (theirs, they) = (seated(people) for _ in range(2))
+    holder = keeping_of(**{mine: {"x"}, theirs: {"z"}})
     for pieces in ((told,), (told[:9], b"", told[9:])):
-        asks: dict[str, Any] = {"holder": holder, "body": pieces}
-        answer = asked(front(people), "/gradio_api/cancel", owner, **asks)
-        assert (answer.inside, answer.body) == (True, told), "and what was looked at arrives all the same"
-        for headers in ([other], []):
-            answer = asked(front(people), "/gradio_api/cancel", *headers, **asks)
-            assert (answer.status, answer.inside) == (403, False)
+        for headers, page, event in (([me], mine, "x"), ([they], theirs, NO_EVENT)):
+            answer = asked(front(people), filled(path), *headers, body=pieces, holder=holder)
+            said = json.loads(answer.body)
+            assert (answer.inside, said["session_hash"], said["event_id"]) == (True, page, event)
+
+
+@given(
+    told=st.dictionaries(
+        st.text(max_size=5) | st.sampled_from(["data", "session_hash", "event_id"]),
+        st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists),
+        max_size=4,
+    )
+)
+def test_all_else_of_a_body_arrives_as_it_was_sent(told: dict[str, Any]) -> None:
+    answer = asked(front(), "/gradio_api/queue/join", body=(json.dumps(told).encode(),))
+    said = json.loads(answer.body)
+    for name in ("session_hash", "event_id"):
+        if isinstance(told.get(name), str):
+            assert said.pop(name) != told.pop(name)
+    assert said == told
 
 
 @given(told=st.binary(max_size=50) | st.from_regex(rb'[\[{]"?session_hash"?[:,] ?["\[{0-9a-z]*\]?}?', fullmatch=True))
-def test_what_cancels_nothing_is_left_to_gradio(told: bytes) -> None:
-    answer = asked(front(), "/gradio_api/cancel", body=(told,))
-    assert (answer.inside, answer.body) == (True, told)
+@pytest.mark.parametrize("path", SAYING)
+def test_what_is_no_json_is_refused_where_json_is_asked_for(path: str, told: bytes) -> None:
+    answer = asked(front(), filled(path), body=(told,))
+    if not answer.inside:
+        assert (answer.status, "does not fit" in answer.error) == (422, True)
+        with pytest.raises(ValueError):  # noqa: PT011
+            json.loads(told)
 
 
-def test_a_cancel_as_deep_as_python_can_count_does_no_harm() -> None:
-    assert asked(front(), "/gradio_api/cancel", body=(b"[" * 100_000,)).inside
+@pytest.mark.parametrize("told", [b"[" * 100_000, b'{"session_hash": ' + b"[" * 100_000, b"9" * 5000])
+def test_json_as_deep_and_as_long_as_python_can_count_does_no_harm(told: bytes) -> None:
+    assert asked(front(), "/gradio_api/cancel", body=(told,)).status == 422
+
+
+@pytest.mark.parametrize("way", ["call", "call/v2"])
+def test_an_event_is_told_to_who_began_it_until_its_end_and_to_nobody_else(way: str) -> None:
+    people = People()
+    (mine, me), (theirs, they) = (seated(people) for _ in range(2))
+    pending = keeping_of(**{mine: {"x"}, theirs: set()})
+    for name in ("x", mine, "a-page", "invented", NO_EVENT, "", "x/"):
+        answers = []
+        for headers in ([me], [they], []):
+            answer = asked(front(people), f"/gradio_api/{way}/chat/{name}", *headers, holder=pending)
+            assert answer.inside == (name in ("x", "x/") and headers == [me])
+            if not answer.inside:
+                answers.append((answer.status, answer.body))
+        assert len(set(answers)) == 1, "an event of somebody else, one that has ended and an invented one are the same"
+    assert asked(front(people), f"/gradio_api/{way}/chat/x", me, holder=keeping_of(**{mine: set()})).status == 404
+
+
+def test_who_has_no_seat_is_told_what_was_begun_from_their_address() -> None:
+    people = People()
+    page = page_of(Visitor("address 203.0.113.7"), "a-page")
+    for client, status in (("203.0.113.7", 200), ("203.0.113.8", 404)):
+        answer = asked(front(people), "/gradio_api/call/chat/x", client=client, holder=keeping_of(**{page: {"x"}}))
+        assert answer.status == status
+
+
+def test_nothing_but_http_is_spoken() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, front()({"type": "websocket", "path": "/"}, None, send)).result()  # type: ignore[arg-type]
+    assert sent == [{"type": "websocket.close"}]
 
 
 # --- how much ------------------------------------------------------------------------------------
@@ -429,7 +514,7 @@ def test_a_body_that_says_it_is_too_large_is_not_read(path: str) -> None:
     answer = asked(front(), path, ("content-length", str(most(path) + 1)))
     assert (answer.status, answer.reads) == (413, 0)
     assert f"larger than the {most(path) // 2**20} MiB" in answer.error
-    assert asked(front(), path, ("content-length", str(most(path)))).inside
+    assert asked(front(), path, ("content-length", str(most(path))), body=(b"{}",)).inside
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "", "1.5", "1e3", "0x10", " 1", "1, 1", "²", "\xb2\xb3", "NaN"])
@@ -461,7 +546,7 @@ def test_a_body_larger_than_it_said_is_cut_off(small: None, app: Any) -> None:
 
 def test_slashes_make_no_upload_of_something_else(small: None) -> None:
     assert asked(front(), "/gradio_api/upload/", body=(b"x" * 2000,)).inside
-    assert asked(front(), "/gradio_api/call/chat/upload", body=(b"x" * 1500,)).status == 413
+    assert asked(front(), "/gradio_api/call/chat", body=(b"x" * 1500,)).status == 413
 
 
 @APPS
@@ -510,7 +595,7 @@ def test_a_body_that_nobody_reads_does_no_harm(small: None) -> None:
 
 @given(pieces=st.lists(st.binary(max_size=200), min_size=1, max_size=10))
 def test_a_body_within_the_limits_arrives_byte_for_byte(pieces: list[bytes]) -> None:
-    answer = asked(front(), "/gradio_api/queue/join", body=tuple(pieces))
+    answer = asked(front(), "/gradio_api/upload", body=tuple(pieces))
     assert answer.inside
     assert answer.body == b"".join(pieces)
     assert answer.reads == len(pieces)
@@ -525,8 +610,6 @@ def nonce_of(policy: str) -> str:
 
 def test_every_answer_goes_out_under_the_same_headers(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "PIECE_SECONDS", 0.02)
-    people = People()
-    holder, _ = sessions_of(people, "a-page")
     locked, picky = front(People(sign_in=LOCKED)), front(hosts=("here",))
     answers = [
         asked(front()),
@@ -537,14 +620,15 @@ def test_every_answer_goes_out_under_the_same_headers(small: None, monkeypatch: 
         asked(picky, "/", host="evil.example"),
         asked(locked),
         asked(locked, "/config"),
-        asked(front(people), "/gradio_api/heartbeat/a-page", holder=holder),
+        asked(front(), "/gradio_api/call/chat/an-event"),
+        asked(front(), "/healthz", method="POST"),
         asked(front(), "/login", ("content-length", "x")),
         asked(front(), "/login", ("content-length", "5000")),
         asked(front(), "/login", body=(b"x" * 5000,)),
         asked(front(), "/login", body=(b"x",), more=asyncio.Event().wait),
         asked(front(app=forgiving), "/login", body=(b"x" * 5000,)),
     ]
-    assert [a.status for a in answers] == [200, 200, 404, 403, 400, 400, 303, 401, 403, 400, 413, 413, 408, 413]
+    assert [a.status for a in answers] == [200, 200, 404, 403, 400, 400, 303, 401, 404, 405, 400, 413, 413, 408, 413]
     for answer in answers:
         policy, referrer, kind = (answer.told(name) for name in GUARDS)
         assert (referrer, kind) == ("same-origin", "nosniff")
@@ -637,32 +721,6 @@ def app(card: Card) -> Iterator[Served]:
 def script(request: GenerationRequest) -> Script:
     slow = request.messages[-1].text == SLOW
     return Script(answer=("word ",) * 10_000, interval_s=0.02) if slow else Script(answer=("yes",))
-
-
-def routes_of(routes: Any) -> Iterator[Any]:
-    """Those of the routers within it, too."""
-    for route in routes:
-        if hasattr(route, "path"):
-            yield route
-        else:
-            yield from routes_of(route.original_router.routes)
-
-
-def test_every_route_that_is_not_meant_to_be_open_is_closed(app: Served) -> None:
-    closed = [route for route in routes_of(app.blocks.app.routes) if (route.path.rstrip("/") or "/") not in OPEN]
-    assert len(closed) > 20
-    with httpx.Client(base_url=app.url, timeout=PATIENCE_S) as client:
-        for route in closed:
-            for method in sorted(route.methods):
-                answer = client.request(method, filled(route.path).lstrip("/"))
-                assert answer.status_code == 404, route.path
-                if method != "HEAD":
-                    assert answer.json() == {"error": "There is no such endpoint."}
-
-
-def test_all_that_is_open_is_there(app: Served) -> None:
-    there = {route.path.rstrip("/") or "/" for route in routes_of(app.blocks.app.routes)}
-    assert there >= OPEN, "what gradio has no longer can be closed"
 
 
 @pytest.mark.parametrize("path", ["", "config", "gradio_api/info", "healthz", "page.js", "nothing"])
@@ -833,21 +891,22 @@ class Two:
     direct: int
     queued: int
 
-    def call(self, client: httpx.Client, page: str) -> httpx.Response:
+    def call(self, client: httpx.Client, page: str) -> str | None:
+        """The page for which it has run."""
         body = {"fn_index": self.direct, "data": [], "session_hash": page}
-        return client.post("gradio_api/run/predict", json=body)
+        client.post("gradio_api/run/predict", json=body).raise_for_status()
+        return self.ran[-1]
 
-    def join(self, client: httpx.Client, page: str) -> httpx.Response:
+    def join(self, client: httpx.Client, page: str) -> str:
+        """The event."""
         body = {"fn_index": self.queued, "data": [], "session_hash": page}
-        return client.post("gradio_api/queue/join", json=body)
+        event: str = client.post("gradio_api/queue/join", json=body).raise_for_status().json()["event_id"]
+        return event
 
-    def outcome(self, page: str) -> bool:
-        """Whether what was queued for the owner's page went well."""
-        with self.owner.stream("GET", "gradio_api/queue/data", params={"session_hash": page}) as told:
-            for line in told.iter_lines():
-                if line and (message := json.loads(line.removeprefix("data: ")))["msg"] == "process_completed":
-                    return bool(message["success"])
-        raise AssertionError("it was never told")
+    def told(self, client: httpx.Client, page: str) -> list[Any]:
+        """Everything that is told to a page until the stream ends."""
+        text = client.get("gradio_api/queue/data", params={"session_hash": page}).text
+        return [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line]
 
 
 @pytest.fixture
@@ -876,68 +935,135 @@ def page() -> str:
     return secrets.token_hex(8)
 
 
-def test_a_page_calls_for_its_owner_alone(two: Two, page: str) -> None:
-    assert two.call(two.owner, page).status_code == 200
-    for stranger in (two.other, two.nobody):
-        answer = two.call(stranger, page)
-        assert answer.status_code == 500
-        assert answer.json()["error"] is None
-    assert two.ran == [page]
-    assert two.call(two.owner, page).status_code == 200
+def test_under_one_name_everybody_has_a_page_of_their_own(app: Served, two: Two, page: str) -> None:
+    pages = [two.call(client, page) for client in (two.owner, two.other, two.nobody)]
+    assert len(set(pages)) == 3
+    assert [two.call(client, page) for client in (two.owner, two.other, two.nobody)] == pages
+    assert set(pages) <= set(app.blocks.app.state_holder.session_data)
 
 
-def test_what_a_stranger_queues_for_a_page_does_not_run(two: Two, page: str) -> None:
-    assert two.call(two.owner, page).status_code == 200
-    two.ran.clear()
-    two.join(two.other, page)
-    assert two.outcome(page) is False
-    assert two.ran == []
-    two.join(two.owner, page)
-    assert two.outcome(page) is True
-    assert two.ran == [page]
+def test_what_a_stranger_queues_for_a_page_leaves_no_trace_in_its_stream(two: Two, page: str) -> None:
+    mine = two.call(two.owner, page)
+    theirs = [two.join(stranger, page) for stranger in (two.other, two.nobody)]
+    event = two.join(two.owner, page)
+    told = two.told(two.owner, page)
+    assert {message["event_id"] for message in told} - {None} == {event}
+    assert [message["msg"] for message in told[-2:]] == ["process_completed", "close_stream"]
+    assert told[-2]["success"]
+    for stranger, begun in zip((two.other, two.nobody), theirs, strict=True):
+        assert {message["event_id"] for message in two.told(stranger, page)} - {None} == {begun}
+    assert two.ran.count(mine) == 2
 
 
-@pytest.mark.parametrize("path", [
-    "gradio_api/queue/data?session_hash={}", "gradio_api/queue/data?session_hash=mine&session_hash={}",
-    "gradio_api/heartbeat/{}", "gradio_api/heartbeat/{}?session_hash=mine", "gradio_api/heartbeat/{}/",
-])  # fmt: skip
-def test_nobody_listens_to_or_closes_somebody_elses_page(app: Served, two: Two, page: str, path: str) -> None:
-    assert two.call(two.owner, page).status_code == 200
-    for stranger in (two.other, two.nobody):
-        answer = stranger.get(path.format(page))
-        assert answer.status_code == 403
-        assert answer.json() == {"error": "This page is somebody else's."}
-    assert not app.blocks.app.state_holder.session_data[page].is_closed
-    with two.owner.stream("GET", f"gradio_api/heartbeat/{page}") as told:
-        assert told.status_code == 200
+@pytest.mark.parametrize("path", ["gradio_api/heartbeat/{}", "gradio_api/heartbeat/{}?session_hash=mine"])
+def test_nobody_closes_somebody_elses_page(app: Served, two: Two, page: str, path: str) -> None:
+    session = app.blocks.app.state_holder.session_data[two.call(two.owner, page)]
+    for stranger, others in ((two.other, two.call(two.other, page)), (two.nobody, two.call(two.nobody, page))):
+        with stranger.stream("GET", path.format(page)) as told:
+            assert next(told.iter_lines()) == "data: ALIVE"
+        eventually(lambda others=others: app.blocks.app.state_holder.session_data[others].is_closed)
+        assert not session.is_closed
+    with two.owner.stream("GET", path.format(page)) as told:
+        assert next(told.iter_lines()) == "data: ALIVE"
+    eventually(lambda: session.is_closed)
 
 
-@pytest.mark.parametrize("who", ["other", "nobody", "owner"])
-def test_a_stranger_cannot_stop_an_answer(app: Served, two: Two, page: str, who: str) -> None:
-    chat = next(function._id for function in app.blocks.fns.values() if function.name == "chat")
-    call = {"fn_index": chat, "session_hash": page}
-    event = two.owner.post("gradio_api/queue/join", json=call | {"data": [SLOW, *[None] * 13]}).json()["event_id"]
-
-    def running() -> int:
-        return sum(model.line.running for model in app.engine.models.loaded())
-
-    eventually(lambda: running() == 1)
-    answer = getattr(two, who).post("gradio_api/cancel", json=call | {"event_id": "unknown"})
-    assert answer.status_code == (200 if who == "owner" else 403)
-    if who != "owner":
-        assert running() == 1
-        two.owner.post("gradio_api/cancel", json=call | {"event_id": event}).raise_for_status()
-    eventually(lambda: running() == 0)
+def test_a_session_of_gradios_is_for_its_owner_alone_whichever_way_it_was_named(two: Two, page: str) -> None:
+    """If a route of gradio's named one in a way that the doors do not know of."""
+    own, others = two.call(two.owner, page), two.call(two.other, page)
+    assert own is not None
+    assert others is not None
+    for session, asked_by in ((own, others), (others, own)):
+        request = SimpleNamespace(
+            session_hash=session, request=SimpleNamespace(state=SimpleNamespace(visitor=Visitor(asked_by)))
+        )
+        with pytest.raises(PermissionError), ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, LeanBlocks.process_api(None, request=request)).result()  # type: ignore[arg-type]
 
 
 def test_the_owner_takes_their_page_along_but_not_without_their_cookie(app: Served, two: Two, page: str) -> None:
-    assert two.call(two.owner, page).status_code == 200
+    own = two.call(two.owner, page)
     with httpx.Client(base_url=app.url, cookies=two.owner.cookies) as elsewhere:
-        assert two.call(elsewhere, page).status_code == 200
+        assert two.call(elsewhere, page) == own
     two.owner.cookies.clear()
-    assert two.call(two.owner, page).status_code == 500
+    assert two.call(two.owner, page) != own
 
 
-def test_a_program_without_a_seat_has_pages_too_but_owns_none(app: Served, two: Two, page: str) -> None:
-    assert two.call(two.nobody, page).status_code == 200
-    assert not hasattr(app.blocks.app.state_holder.session_data[page], "owner")
+# --- how much together ---------------------------------------------------------------------------
+
+UPLOAD, KEPT = "/gradio_api/upload", "/gradio_api/queue/join"
+PIECE = b'"' + b"x" * 598 + b'"'  # JSON, and an upload
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3,000 bytes are allowed together, for uploads and for what pages keep."""
+    monkeypatch.setattr(bodies, "MOST_UPLOADS", 3000)
+    monkeypatch.setattr(bodies, "MOST_KEPT", 3000)
+
+
+def sent(at: Doors, path: str, times: int, *headers: tuple[str, str], **more: Any) -> list[int]:
+    return [asked(at, path, *headers, body=(PIECE,), **more).status for _ in range(times)]
+
+
+@pytest.mark.parametrize("path", [UPLOAD, KEPT, "/gradio_api/run/predict", "/gradio_api/api/predict"])
+def test_what_a_person_sends_is_counted_together(few: None, path: str) -> None:
+    people = People()
+    at = front(people)
+    (_, me), (_, they) = (seated(people) for _ in range(2))
+    assert sent(at, path, 7, me) == [200] * 5 + [429] * 2
+    assert sent(at, path, 6, they) == [200] * 5 + [429], "and another's is another's"
+    assert sent(at, path, 6) == [200] * 5 + [429], "who has no seat is an address"
+    other = KEPT if path == UPLOAD else UPLOAD
+    assert sent(at, other, 1, me) == [200], "files and conversations lie in different places"
+
+
+@pytest.mark.parametrize("path", [UPLOAD, KEPT])
+def test_who_has_sent_too_much_is_told_when_it_may_go_on(few: None, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(bodies, "MOST_UPLOADS", 5 * 2**20)
+    monkeypatch.setattr(bodies, "MOST_KEPT", 5 * 2**20)
+    at, minutes = front(), bodies.FORGET_MINUTES if path == UPLOAD else 60
+    large = (b'"' + b"x" * (5 * 2**20 - 2) + b'"',)
+    assert asked(at, path, body=large).status == 200
+    refused = asked(at, path, ("content-length", "600"), body=(PIECE,))
+    assert (refused.status, refused.reads) == (429, 0), "what says how much it is is not read"
+    assert refused.error == (
+        f"You have sent the 5 MiB that are allowed within {minutes} minutes. Wait {minutes} minutes and send it again."
+    )
+    assert 0 < int(refused.told("retry-after")) <= minutes * 60
+    later = time.time() + minutes * 60 + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert sent(at, path, 1) == [200], "by then it is forgotten"
+
+
+def test_of_many_seats_at_one_address_the_sum_is_counted_too(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "PEOPLE_AT_AN_ADDRESS", 2)
+    people = People()
+    at = front(people)
+    answers = [status for _ in range(3) for status in sent(at, UPLOAD, 5, seated(people)[1])]
+    assert answers == [200] * 10 + [429] * 5
+    assert sent(at, UPLOAD, 1, client="203.0.113.8") == [200]
+
+
+def test_many_uploads_at_once_give_no_more_room(few: None) -> None:
+    """Each is counted as it comes, whatever it has said of its length."""
+    at = front(app=forgiving)
+    pieces = (b"x" * 100,) * 20
+    first = asked(at, UPLOAD, body=pieces)
+    second = asked(at, UPLOAD, body=pieces)
+    assert (first.status, second.status) == (200, 429)
+    assert second.reads == 11
+
+
+def test_a_call_of_an_endpoint_keeps_nothing_and_counts_for_nothing(few: None) -> None:
+    assert sent(front(), "/gradio_api/call/chat", 20) == [200] * 20
+
+
+def test_gradio_stores_no_more_than_one_person_may_send(app: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MOST_UPLOADS", 3 * 2**20)
+    picture = {"files": ("cat.png", secrets.token_bytes(2**20))}
+    with httpx.Client(base_url=app.url, timeout=PATIENCE_S) as client:
+        assert client.post("config").cookies
+        answers = [client.post("gradio_api/upload", files=picture) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
+    assert answers[-1].json()["error"].startswith("You have sent the 3 MiB that are allowed within")

@@ -1,10 +1,12 @@
-"""Whose page a session is: its first visitor's and nobody else's, until it is forgotten."""
+"""Whose page a session is, and whose an event: nobody can name what is not theirs; and when it is forgotten."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime
 import gc
+import json
+import re
 import threading
 import time
 import warnings
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 import httpx
@@ -19,14 +22,27 @@ import pytest
 from gradio.state_holder import StateHolder
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.datastructures import QueryParams
 
 from backends.adapters.scripted import Script
 from backends.catalog import Card
 from backends.types import GenerationRequest
 from tests.patience import PATIENCE_S
 from tests.served import scripted_engine, serving
+from ui import owners
 from ui.lean_gradio import LeanBlocks
-from ui.owners import EMPTY_SECONDS, KEPT_SECONDS, claim, forget, is_of_another, pages_of, sweep
+from ui.owners import (
+    EMPTY_SECONDS,
+    KEPT_SECONDS,
+    NO_EVENT,
+    Named,
+    forget,
+    is_theirs,
+    new_page,
+    page_of,
+    pages_of,
+    sweep,
+)
 from ui.people import Visitor
 
 NOW = datetime.datetime(2026, 1, 1, 12)
@@ -38,6 +54,7 @@ nobody = Visitor("address 203.0.113.7")
 neighbour = Visitor("address 203.0.113.8")
 PEOPLE = [ann, ben, eve, nobody, neighbour]
 visitors = st.sampled_from(PEOPLE)
+words = st.text(max_size=8)
 
 
 def session(data: dict[int, Any] | None = None, *, closed: bool = False) -> Any:
@@ -52,7 +69,7 @@ class Holder:
         self.time_last_used = dict.fromkeys(sessions, NOW)
         self.lock = threading.Lock()
         self.deleted: list[str] = []
-        streams = {page: object() for page in sessions}
+        streams: dict[str, Any] = {page: set() for page in sessions}
         self.queue = SimpleNamespace(
             pending_messages_per_session=streams, pending_event_ids_session=dict(streams), event_ids_to_events={}
         )
@@ -66,63 +83,74 @@ class Holder:
 # --- whose it is ---------------------------------------------------------------------------------
 
 
-@given(asked=st.lists(visitors, min_size=1))
-def test_a_page_belongs_to_the_first_who_can_own_one_and_to_nobody_after(asked: list[Visitor]) -> None:
-    page = session()
-    granted = [claim(page, visitor) for visitor in asked]
-    owners = [visitor for visitor in asked if visitor.seat]
-    first = asked.index(owners[0]) if owners else len(asked)
-    assert granted == [n < first or visitor == owners[0] for n, visitor in enumerate(asked)]
-    assert getattr(page, "owner", "") == (owners[0].key if owners else "")
+@given(one=visitors, other=visitors, word=words, another=words)
+def test_nobody_can_name_what_is_somebody_elses(one: Visitor, other: Visitor, word: str, another: str) -> None:
+    page = page_of(one, word)
+    assert (page == page_of(other, another)) == ((one.key, word) == (other.key, another))
+    assert is_theirs(page, one)
+    assert is_theirs(page, other) == (one.key == other.key)
+    assert page_of(other, page) != page, "nor by the name that it has on the server"
+    assert re.fullmatch("[0-9a-f]+", page)
 
 
-def test_an_address_owns_nothing_since_many_may_share_it() -> None:
-    page = session()
-    assert claim(page, nobody)
-    assert claim(page, neighbour)
-    assert not hasattr(page, "owner")
-    assert claim(page, ben)
-    assert not claim(page, nobody)
+@given(first=st.text(), second=st.text(), word=st.text(st.characters(categories=["L", "N", "Cs"])), another=st.text())
+def test_no_name_of_a_person_and_a_page_reads_like_another_pair(
+    first: str, second: str, word: str, another: str
+) -> None:
+    same = page_of(Visitor(first), word) == page_of(Visitor(second), another)
+    assert same == ((first, word) == (second, another))
 
 
 def test_a_name_is_the_same_person_at_every_computer() -> None:
-    page = session()
-    assert claim(page, ann)
-    assert claim(page, Visitor(ann.key, "another seat", "Ann", "users"))
-    assert claim(page, Visitor(ann.key, "", "Ann", "users"))
-    assert not claim(page, Visitor("seat 1", "1"))
+    page = page_of(ann, "a page")
+    assert page_of(Visitor(ann.key, "another seat", "Ann", "users"), "a page") == page
+    assert page_of(Visitor(ann.key, "", "Ann", "users"), "a page") == page
+    assert page_of(Visitor("seat 1", "1"), "a page") != page
 
 
-def test_a_name_without_a_seat_owns_pages_too() -> None:
-    page, someone = session(), Visitor("huggingface ann", "", "ann", "huggingface")
-    assert claim(page, someone)
-    assert page.owner == someone.key
+def test_a_call_that_names_no_page_gets_one_of_its_callers() -> None:
+    pages = {new_page(visitor) for visitor in PEOPLE for _ in range(3)}
+    assert len(pages) == 3 * len(PEOPLE)
+    for visitor in PEOPLE:
+        assert sum(is_theirs(page, visitor) for page in pages) == 3
 
 
-@pytest.mark.parametrize("visitor", PEOPLE)
-def test_a_page_that_is_not_there_is_nobodys(visitor: Visitor) -> None:
-    holder = Holder(other=session())
-    assert not is_of_another(holder, "page", visitor)
-    assert list(holder.session_data) == ["other"]
+@given(owner=visitors, asker=visitors)
+def test_an_event_is_its_owners_until_its_end_was_told(owner: Visitor, asker: Visitor) -> None:
+    holder = Holder(**{page_of(owner, "a page"): session()})
+    told = json.dumps({"event_id": "x"}).encode()
+    assert json.loads(Named(holder, asker).body(told)) == {"event_id": NO_EVENT}
+    holder.queue.pending_event_ids_session[page_of(owner, "a page")].add("x")
+    mine = asker.key == owner.key
+    assert json.loads(Named(holder, asker).body(told)) == {"event_id": "x" if mine else NO_EVENT}
+    assert Named(holder, asker).path({"event_id": "x"}) == {"event_id": "x" if mine else NO_EVENT}
 
 
-def test_who_is_told_that_a_page_is_theirs_has_it_from_then_on() -> None:
-    holder = Holder(page=session())
-    assert not is_of_another(holder, "page", ben)
-    assert is_of_another(holder, "page", eve)
-    assert is_of_another(holder, "page", nobody)
-    assert not is_of_another(holder, "page", ben)
+@given(query=st.binary(max_size=40))
+def test_a_query_that_names_nothing_is_left_as_it_is(query: bytes) -> None:
+    read = QueryParams(query)
+    if not {"session_hash", "event_id", "upload_id"} & set(read):
+        assert Named(Holder(), ben).query(query) == query
+
+
+@given(told=st.lists(st.tuples(st.sampled_from(["session_hash", "upload_id", "x", "é"]), words), max_size=4))
+def test_of_a_query_all_else_stays_in_its_place(told: list[tuple[str, str]]) -> None:
+    meant = QueryParams(Named(Holder(), ben).query(urlencode(told).encode())).multi_items()
+    read = QueryParams(urlencode(told).encode()).multi_items()
+    for (name, value), (before, said) in zip(meant, read, strict=True):
+        assert name == before
+        assert value == (page_of(ben, said) if name in ("session_hash", "upload_id") else said)
 
 
 @given(owners=st.lists(visitors, max_size=10))
 def test_everybody_has_their_own_pages(owners: list[Visitor]) -> None:
-    holder = Holder(**{f"page {n}": session() for n in range(len(owners))})
-    for visitor, page in zip(owners, holder.session_data.values(), strict=True):
-        claim(page, visitor)
-    for visitor in (ann, ben, eve):
-        own = [f"page {n}" for n, owner in enumerate(owners) if owner == visitor]
-        assert pages_of(holder, visitor.key) == own
-    assert pages_of(holder, nobody.key) == []
+    pages = [page_of(owner, f"page {n}") for n, owner in enumerate(owners)]
+    holder = Holder(**{page: session() for page in pages[::2]})
+    for page in pages[1::2]:
+        holder.queue.pending_messages_per_session[page] = object()  # one that waits, and has not begun
+    for visitor in PEOPLE:
+        own = [page for page, owner in zip(pages, owners, strict=True) if owner == visitor]
+        assert pages_of(holder, visitor.key) == sorted(own)
 
 
 # --- forgetting ----------------------------------------------------------------------------------
@@ -171,6 +199,20 @@ def test_only_what_nobody_comes_back_to_is_swept_away(pages: list[tuple[bool, bo
         if not full and idle >= EMPTY_SECONDS:
             assert page not in holder.session_data
     assert sweep(holder, NOW) == 0, "once is enough"
+
+
+@pytest.mark.parametrize("other_pages", [0, 1])
+def test_of_one_persons_pages_the_oldest_are_forgotten_when_they_are_very_many(
+    monkeypatch: pytest.MonkeyPatch, other_pages: int
+) -> None:
+    monkeypatch.setattr(owners, "MOST_PAGES", 3)
+    mine = [page_of(ben, f"page {n}") for n in range(3 + other_pages)]
+    theirs = [page_of(eve, f"page {n}") for n in range(3)]
+    holder = Holder(**{page: session({1: "a talk"}) for page in (*mine, *theirs)})
+    for age, page in enumerate(mine):
+        holder.time_last_used[page] = NOW - datetime.timedelta(seconds=age)
+    assert sweep(holder, NOW) == other_pages
+    assert set(holder.session_data) == {*mine[:3], *theirs}
 
 
 def test_a_page_whose_time_is_unknown_is_as_if_it_had_just_come() -> None:
@@ -222,26 +264,21 @@ def gradios() -> Iterator[tuple[StateHolder, int, list[Any]]]:
 
 def test_gradios_holder_keeps_owners_and_forgets_what_we_forget(gradios: tuple[StateHolder, int, list[Any]]) -> None:
     holder, state, deleted = gradios
-    assert not is_of_another(holder, "a", ann)
-    assert "a" not in holder, "to ask makes no session"
-    for page, visitor in (("a", ann), ("b", ben), ("c", ann)):
-        assert claim(holder[page], visitor)
-        holder[page][state] = f"what {page} keeps"
-    assert claim(holder["a"], ann), "gradio hands out the same session again"
-    assert is_of_another(holder, "a", ben)
-    assert sorted(pages_of(holder, ann.key)) == ["a", "c"]
+    a, b, c = page_of(ann, "a"), page_of(ben, "b"), page_of(ann, "c")
+    for page, name in ((a, "a"), (b, "b"), (c, "c")):
+        holder[page][state] = f"what {name} keeps"
+    assert pages_of(holder, ann.key) == sorted([a, c])
 
-    forget(holder, "a")
+    forget(holder, a)
     assert deleted == ["what a keeps"]
-    assert "a" not in holder
-    assert pages_of(holder, ann.key) == ["c"]
-    assert claim(holder["a"], ben), "what is made anew is nobody's"
+    assert a not in holder
+    assert pages_of(holder, ann.key) == [c]
 
-    holder["b"].is_closed = True
+    holder[b].is_closed = True
     assert sweep(holder) == 0
     later = datetime.datetime.now() + datetime.timedelta(seconds=KEPT_SECONDS)
-    assert sweep(holder, later) == 2
-    assert list(holder.session_data) == list(holder.time_last_used) == ["c"]
+    assert sweep(holder, later) == 1
+    assert list(holder.session_data) == list(holder.time_last_used) == [c]
     assert deleted == ["what a keeps", "what b keeps"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,10 @@ from starlette.requests import Request
 
 from backends import accounts
 from backends.accounts import Account, Accounts, new_account, write_accounts
+from ui import forgotten
 from ui.doors import Doors
+from ui.forgotten import Forgotten
+from ui.forwarding import as_asked
 from ui.people import COOKIE, NAME_SECONDS, NAMELESS, SEAT_SECONDS, Asker, People, SignIn, Visitor, asker, visitor
 
 
@@ -24,15 +28,17 @@ def scope(cookie: str = "", forwarded: str = "", client: str = "203.0.113.7", pa
     headers = [(b"host", b"here"), (b"cookie", cookie.encode()), (b"x-forwarded-for", forwarded.encode())]
     return {
         "type": "http",
+        "method": "GET",
         "scheme": "http",
         "path": path,
         "headers": [header for header in headers if header[1]],
         "client": (client, 4711),
+        "app": SimpleNamespace(state_holder=None),
     }
 
 
 def key(people: People, asked: dict[str, Any]) -> str:
-    return people.visitor(asked).key
+    return people.visitor(as_asked(asked, people.proxies)).key
 
 
 def cookie(people: People) -> str:
@@ -89,6 +95,30 @@ def test_a_whole_network_of_version_six_is_one_address() -> None:
     assert near[0] == near[1] != key(people, scope(client="2001:db8:0:1::1"))
 
 
+def lines(*values: str, client: str = "203.0.113.7") -> dict[str, Any]:
+    """A request with so many lines of the header."""
+    asked = scope(client=client)
+    asked["headers"] += [(b"x-forwarded-for", value.encode()) for value in values]
+    return asked
+
+
+@given(cuts=st.lists(st.booleans(), min_size=3, max_size=3), proxies=st.integers(1, 4))
+def test_an_address_is_read_from_the_end_however_the_entries_are_put_into_lines(cuts: list[bool], proxies: int) -> None:
+    entries = ["198.51.100.66", "192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    joined = entries[0]
+    for cut, entry in zip(cuts, entries[1:], strict=True):
+        joined += ("\n" if cut else ", ") + entry
+    asked = lines(*joined.split("\n"), client="10.0.0.1")
+    assert key(People(proxies=proxies), asked) == f"address {entries[-proxies]}"
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "::1", "10.0.0.1"])
+def test_without_a_proxy_of_ours_nobody_is_believed_who_says_where_they_come_from(client: str) -> None:
+    asked = lines("192.0.2.1", "192.0.2.2", client=client)
+    asked["headers"] += [(b"forwarded", b"for=192.0.2.3;proto=https"), (b"x-real-ip", b"192.0.2.4")]
+    assert key(People(), asked) == key(People(), scope(client=client))
+
+
 def through(people: People, asked: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[bytes, bytes]]]:
     """The scope that the page sees, and the headers that the browser gets."""
     seen: dict[str, Any] = {}
@@ -130,7 +160,7 @@ def test_in_a_frame_of_another_site_the_seat_is_kept_too(proxies: int, scheme: s
 
 
 def test_only_the_page_gives_seats() -> None:
-    assert b"set-cookie" not in dict(through(People(), scope(path="/gradio_api/call/chat"))[1])
+    assert b"set-cookie" not in dict(through(People(), scope(path="/theme.css"))[1])
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -292,10 +322,71 @@ def test_whatever_was_signed_that_is_no_seat_is_none(told: Any) -> None:
     assert people.visitor(scope(f"{COOKIE}={signed}")) == Visitor("address 203.0.113.7")
 
 
-def test_no_seat_takes_the_cookie_back() -> None:
-    given = People().no_seat(scope())
+def test_who_is_forgotten_has_their_cookie_taken_back() -> None:
+    given = People().forget(scope())
     assert given.startswith(f"{COOKIE}=; ")
     assert "Max-Age=0" in given
+
+
+# --- being forgotten -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["", "users", "class"])
+def test_the_cookie_that_was_there_before_lets_in_no_more_and_nobody_elses_is_meant(users: Path, way: str) -> None:
+    people = People(sign_in=SignIn(Accounts(users), "a code"))
+    mine, later, other = (named(people, "Ann" if way else "", way, seat) for seat in ("1", "1", "2"))
+    people.forget(scope(mine))
+    for kept in (mine, later):
+        assert people.visitor(scope(kept)) == Visitor("address 203.0.113.7")
+    assert people.visitor(scope(other)).seat == "2", "the same person at another computer is still signed in"
+    assert people.visitor(scope(named(people, "Ann", "users", "3"))).name == "Ann", "and may sign in again"
+
+
+def test_a_restart_and_another_process_know_who_was_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret, sign_in = b"0" * 32, SignIn(class_code="a code")
+    here, beside = (People(secret, sign_in=sign_in, forgotten=Forgotten(tmp_path)) for _ in range(2))
+    mine, other = (named(here, "calm otter", "class", seat) for seat in ("1", "2"))
+    assert beside.visitor(scope(mine)).name == "calm otter"
+    here.forget(scope(mine))
+    started_again = People(secret, sign_in=sign_in, forgotten=Forgotten(tmp_path))
+    for people in (here, beside, started_again):
+        assert people.visitor(scope(mine)).key == "address 203.0.113.7"
+        assert people.visitor(scope(other)).seat == "2"
+    beside.forget(scope(other))
+    assert [here.visitor(scope(one)).seat for one in (mine, other)] == ["", ""]
+    kept = "".join(path.read_text() for path in tmp_path.iterdir())
+    assert "otter" not in kept
+    assert "seat" not in kept
+
+
+def test_of_very_many_forgotten_the_oldest_are_let_go_and_what_has_ended_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgotten, "MOST", 3)
+    kept = Forgotten(tmp_path)
+    for number in range(5):
+        kept.add(f"seat {number}", 60)
+    assert [f"seat {number}" in kept for number in range(5)] == [False, False, True, True, True]
+    after(monkeypatch, 61)
+    kept.add("seat 9", 60)
+    assert len((tmp_path / forgotten.NAME).read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("written", ["", "x", "a b c\n", "abc nan\n", "abc 1e999\n", "\0\n", "é\n"])
+def test_a_record_that_cannot_be_read_keeps_nobody_out_and_can_be_added_to(tmp_path: Path, written: str) -> None:
+    (tmp_path / forgotten.NAME).write_text(written)
+    kept = Forgotten(tmp_path)
+    assert "seat 1" not in kept
+    kept.add("seat 1", 60)
+    assert "seat 1" in kept
+    assert "seat 1" in Forgotten(tmp_path)
+
+
+def test_where_nothing_can_be_written_it_holds_until_the_end(tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("")
+    kept = Forgotten(tmp_path / "a file")
+    kept.add("seat 1", 60)
+    assert "seat 1" in kept
 
 
 # --- Hugging Face --------------------------------------------------------------------------------
@@ -350,6 +441,14 @@ def test_a_session_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert people.visitor(scope() | {"session": kept}).name == "ann"
     after(monkeypatch, 20)
     assert people.visitor(scope() | {"session": kept}).name == ""
+
+
+def test_a_session_of_hugging_face_that_was_there_before_forget_me_lets_in_no_more() -> None:
+    people, kept = on_a_space(), session()
+    people.forget(scope() | {"session": kept})
+    assert people.visitor(scope() | {"session": kept}).name == ""
+    assert people.visitor(scope() | {"session": session(expires_at=time.time() + 7200)}).name == "ann", "a new one does"
+    assert people.visitor(scope() | {"session": session("ben")}).name == "ben"
 
 
 def test_hugging_face_counts_only_where_it_is_a_way_in(users: Path) -> None:

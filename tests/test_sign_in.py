@@ -27,8 +27,8 @@ from backends.types import GenerationRequest
 from tests.patience import PATIENCE_S, eventually
 from tests.served import Served, leaks_of_gradio, scripted_engine, serving
 from ui import sign_in
-from ui.owners import pages_of
-from ui.people import COOKIE, People, SignIn
+from ui.owners import page_of, pages_of
+from ui.people import COOKIE, People, SignIn, Visitor
 from ui.sign_in import ADJECTIVES, ANIMALS, WRONG, SignInPages
 from ui.texts import LANGUAGES, dictionaries, speaker
 
@@ -79,6 +79,10 @@ class Room:
     def name(self, client: httpx.Client) -> str:
         cookie = f"{COOKIE}={client.cookies[COOKIE]}".encode()
         return self.people.visitor({"headers": [(b"cookie", cookie)], "client": None}).name
+
+    def on_server(self, key: str, *told: str) -> list[str]:
+        """As they are called on the server."""
+        return sorted(page_of(Visitor(key), page) for page in told)
 
     @property
     def holder(self) -> Any:
@@ -436,17 +440,34 @@ def test_who_is_forgotten_has_no_seat_and_no_pages_and_all_others_keep_theirs(ro
     key, others = room.key(mine), room.key(other)
     for client, pages in ((mine, ("mine 1", "mine 2")), (other, ("other 1",))):
         assert [room.open_page(client, page) for page in pages] == [200] * len(pages)
-    assert sorted(pages_of(room.holder, key)) == ["mine 1", "mine 2"]
+    assert pages_of(room.holder, key) == room.on_server(key, "mine 1", "mine 2")
 
     answer = mine.post("forget")
     assert answer.json() == {"forgotten": True}
     assert COOKIE not in mine.cookies
     assert mine.get("").status_code == 303
     assert pages_of(room.holder, key) == []
-    assert "mine 1" not in room.holder
-    assert pages_of(room.holder, others) == ["other 1"]
+    assert room.on_server(key, "mine 1")[0] not in room.holder
+    assert pages_of(room.holder, others) == room.on_server(others, "other 1")
     assert room.open_page(other, "other 1") == 200
-    assert room.open_page(other, "mine 1") == 200, "what was forgotten is nobody's"
+
+
+@pytest.mark.parametrize("name", ["", "Ann"])
+def test_the_cookie_that_was_there_before_lets_in_no_more(room: Room, name: str) -> None:
+    mine = room.signed_in(name, PASSWORDS.get(name, CODE))
+    kept = mine.cookies[COOKIE]
+    mine.post("forget").raise_for_status()
+    thief = room.visitor(headers={"cookie": f"{COOKIE}={kept}"})
+    for path in ("config", "gradio_api/info"):
+        assert thief.get(path).status_code == 401
+    assert thief.post("gradio_api/call/v2/chat", json={"message": "Why?"}).status_code == 401
+    assert thief.post("forget").status_code == 401
+    again = room.visitor(headers={"cookie": f"{COOKIE}={kept}"})
+    assert enter(again, name, PASSWORDS.get(name, CODE)).status_code == 200
+    assert thief.get("config").status_code == 401, "nor after its owner has signed in again"
+    assert room.people.visitor(
+        {"headers": [(b"cookie", f"{COOKIE}={again.cookies[COOKIE]}".encode())], "client": None}
+    ).name
 
 
 def test_who_is_forgotten_by_name_is_so_at_every_computer(room: Room) -> None:
@@ -455,7 +476,7 @@ def test_who_is_forgotten_by_name_is_so_at_every_computer(room: Room) -> None:
         assert room.open_page(client, page) == 200
     here.post("forget").raise_for_status()
     assert pages_of(room.holder, "name Ann") == []
-    assert pages_of(room.holder, "name Ben") == ["of Ben"]
+    assert pages_of(room.holder, "name Ben") == room.on_server("name Ben", "of Ben")
     assert room.open_page(there, "there") == 200, "whoever else has the name is still signed in"
 
 
@@ -467,13 +488,13 @@ def test_nobody_is_forgotten_by_somebody_else(room: Room) -> None:
     assert mine.get("forget").status_code in (404, 405)
     other_site = mine.post("forget", headers={"origin": "https://evil.example"})
     assert other_site.status_code == 403
-    assert pages_of(room.holder, room.key(mine)) == ["a page of mine"]
+    assert pages_of(room.holder, room.key(mine)) == room.on_server(room.key(mine), "a page of mine")
     assert COOKIE in mine.cookies
 
 
 def test_what_runs_for_who_is_forgotten_ends_and_nothing_is_left_of_it(room: Room) -> None:
     mine, other = room.signed_in(), room.signed_in()
-    values = {"data": [SLOW, *[None] * 13], "session_hash": "a slow page"}
+    key, values = room.key(mine), {"data": [SLOW, *[None] * 13], "session_hash": "a slow page"}
     chat = room.function("chat")
     mine.post("gradio_api/queue/join", json={"fn_index": chat} | values).raise_for_status()
     eventually(lambda: room.running == 1)
@@ -482,7 +503,7 @@ def test_what_runs_for_who_is_forgotten_ends_and_nothing_is_left_of_it(room: Roo
     eventually(lambda: room.running == 0)
     queue = room.served.blocks._queue
     eventually(lambda: not any(queue.active_jobs) and not queue.event_ids_to_events)
-    assert "a slow page" not in queue.pending_messages_per_session
+    assert room.on_server(key, "a slow page")[0] not in queue.pending_messages_per_session
     event = other.post("gradio_api/call/chat", json={"data": ["Why?", *[None] * 13]}).json()["event_id"]
     told = other.get(f"gradio_api/call/chat/{event}").text
     assert json.loads(told.strip().split("\n\n")[-1].splitlines()[1].removeprefix("data: "))[0]["answer"] == "yes"

@@ -10,13 +10,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from backends.engine import Engine
 from backends.readiness import Readiness
+from ui.routes import OwnRoute
 
 
-def health_routes(engines: Mapping[str, Engine]) -> list[Route]:
+def health_routes(engines: Mapping[str, Engine]) -> list[OwnRoute]:
     """The routes for engines by name, the default first. Raises ValueError where their room has routes already."""
     room = next(iter(engines.values())).room
     readiness = Readiness(engines)
@@ -48,4 +48,5 @@ def health_routes(engines: Mapping[str, Engine]) -> list[Route]:
     async def metrics(request: Request) -> Response:
         return Response(room.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+    answers = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
+    return [OwnRoute(path, answer, "public") for path, answer in answers.items()]

@@ -40,8 +40,8 @@ from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, travers
 
 from backends.logs import logger
 from ui.faults import Unfit, refusal
-from ui.owners import KEPT_SECONDS, claim
-from ui.people import visitor
+from ui.owners import KEPT_SECONDS, is_theirs, new_page
+from ui.people import NAMELESS, visitor
 from ui.texts import speaker
 
 log = logger(__name__)
@@ -74,9 +74,10 @@ class LeanBlocks(gr.Blocks):  # type: ignore[misc]
         return self
 
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As gradio's, for the owner of the session alone."""
-        session, asker = kwargs.get("state"), visitor(kwargs.get("request"))
-        if session is not None and not claim(session, asker):
+        """As gradio's, for the owner of the session alone, whichever way it was named."""
+        request = kwargs.get("request")
+        page, asker = getattr(request, "session_hash", None), visitor(request)
+        if page and asker is not NAMELESS and not is_theirs(page, asker):
             raise PermissionError("this page is somebody else's")
         running = _running.set(kwargs.get("iterator"))
         try:
@@ -199,9 +200,13 @@ class WokenQueue(Queue):  # type: ignore[misc]
         """Gradio's own, of nothing."""
         return {"functions": {}}
 
-    async def push(self, *args: Any, **kwargs: Any) -> Any:
+    async def push(self, body: Any, request: Any, username: str | None) -> Any:
+        """As gradio's; a call that names no session gets one of its caller's, instead of the event's own name."""
+        asker = getattr(request.state, "visitor", NAMELESS)
+        if not body.session_hash and asker is not NAMELESS:
+            body.session_hash = new_page(asker)
         try:
-            return await super().push(*args, **kwargs)
+            return await super().push(body, request, username)
         finally:
             self.pushed.set()
 

@@ -20,6 +20,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from backends.accounts import Accounts
+from ui.forgotten import Forgotten
 
 COOKIE = "playground_seat"
 SEAT_SECONDS = 30 * 24 * 3600
@@ -77,19 +78,29 @@ NAMELESS = Visitor("")
 class People:
     """Gives out seats and knows them again.
 
-    `proxies`: how many of our own stand between a visitor and this server. `alone`: nobody can reach it but from this
-    machine, so that whoever does is its host, unless people have to sign in.
+    `proxies`: how many of our own stand between a visitor and this server; a scope is read as `ui.forwarding` leaves
+    it. `alone`: nobody can reach it but from this machine, so that whoever does is its host, unless people have to
+    sign in. `forgotten`: whose cookies let nobody in any more.
     """
 
-    def __init__(self, key: bytes | None = None, proxies: int = 0, sign_in: SignIn | None = None, alone: bool = False):
+    def __init__(
+        self,
+        key: bytes | None = None,
+        proxies: int = 0,
+        sign_in: SignIn | None = None,
+        alone: bool = False,
+        forgotten: Forgotten | None = None,
+    ) -> None:
         self.proxies = proxies
         self.sign_in = sign_in or SignIn()
         self._alone = alone
+        self._forgotten = forgotten or Forgotten()
         self._signer = URLSafeTimedSerializer(key or secrets.token_bytes(32), salt="seat")
 
     def visitor(self, scope: Scope) -> Visitor:
         """Whoever sent a request, as far as its cookies prove."""
-        if self.sign_in.huggingface and (name := _huggingface_name(scope)):
+        name = _huggingface_name(scope) if self.sign_in.huggingface else ""
+        if name and _huggingface_mark(scope) not in self._forgotten:
             return Visitor(f"huggingface {name}", "", name, "huggingface", name == self.sign_in.space_owner)
         headers = Headers(scope=scope)
         told = self._read(headers)
@@ -123,19 +134,19 @@ class People:
         }
         return self._cookie(scope, told | ({"code": self.sign_in.code_mark} if way == "class" else {}))
 
-    def no_seat(self, scope: Scope) -> str:
-        """The Set-Cookie header that takes a seat away."""
+    def forget(self, scope: Scope) -> str:
+        """Lets nobody in any more with the cookies of this request. The Set-Cookie header that takes a seat away."""
+        if seat := self._read(Headers(scope=scope)).get("seat"):
+            self._forgotten.add(f"seat {seat}", SEAT_SECONDS)
+        if _huggingface_name(scope):
+            left = float(scope["session"]["oauth_info"]["expires_at"]) - time.time()
+            self._forgotten.add(_huggingface_mark(scope), left)
         return f"{COOKIE}=; Path=/; HttpOnly; Max-Age=0{self._site(scope)}"
 
     def address(self, scope: Scope) -> str:
-        """Of the visitor, as the outermost of our own proxies saw it; what stands before that anybody can write."""
         client = scope.get("client")
-        forwarded = Headers(scope=scope).get("x-forwarded-for", "")
-        addresses = [part.strip() for part in forwarded.split(",") if part.strip()]
-        addresses.append(client[0] if client else "")
-        seen = addresses[-1 - self.proxies :][0]
         try:
-            address = ipaddress.ip_address(seen)
+            address = ipaddress.ip_address(client[0] if client else "")
         except ValueError:
             return "unknown"
         if address.version == 6:  # whoever has one has a whole network of them
@@ -152,13 +163,13 @@ class People:
             told = self._signer.loads(cookie.value, max_age=SEAT_SECONDS) if cookie else {}
         except (CookieError, BadData):
             return {}
-        return told if isinstance(told, dict) else {}
+        if not isinstance(told, dict) or f"seat {told.get('seat')}" in self._forgotten:
+            return {}
+        return told
 
     def _site(self, scope: Scope) -> str:
         """A Space is shown in a frame of another site."""
-        forwarded = Headers(scope=scope).get("x-forwarded-proto", "") if self.proxies else ""
-        secure = "https" in (scope["scheme"], forwarded.rpartition(",")[2].strip())
-        return "; SameSite=None; Secure; Partitioned" if secure else "; SameSite=Lax"
+        return "; SameSite=None; Secure; Partitioned" if scope["scheme"] == "https" else "; SameSite=Lax"
 
 
 def _huggingface_name(scope: Scope) -> str:
@@ -167,6 +178,11 @@ def _huggingface_name(scope: Scope) -> str:
     if not isinstance(told, dict) or float(told.get("expires_at", 0)) <= time.time():
         return ""
     return str(told.get("userinfo", {}).get("preferred_username", ""))
+
+
+def _huggingface_mark(scope: Scope) -> str:
+    """Of one sign-in of one person: the session has no name of its own."""
+    return f"huggingface {_huggingface_name(scope)} {scope['session']['oauth_info']['expires_at']}"
 
 
 def visitor(request: gr.Request | None) -> Visitor:

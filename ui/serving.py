@@ -12,16 +12,16 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from backends.engine import Engine
 from backends.gate import LAST_WORDS_SECONDS, Gate
 from backends.pictures import MAX_BYTES
-from ui import owners
+from ui import gradio_server, owners
 from ui.doors import Doors
 from ui.health import health_routes
 from ui.page import build
 from ui.people import People
+from ui.routes import GRADIO, OwnRoute
 from ui.sessions import Sessions
 from ui.sign_in import SignInPages
 from ui.texts import dictionaries, i18n
@@ -49,6 +49,12 @@ def serve(
     `frame_hosts`: the origins of pages that may show it in a frame.
     """
     people, sessions = people or People(alone=True), Sessions()
+    own = [
+        OwnRoute("/page.js", _script, "signed_in"),
+        *health_routes(engines),
+        *SignInPages(people, sessions).routes,
+    ]
+    gradio_server.install()
     blocks = build(engines, sessions, huggingface=people.sign_in.huggingface)
     blocks.launch(
         server_name=host,
@@ -66,8 +72,10 @@ def serve(
         ssr_mode=False,
         prevent_thread_lock=True,
         app_kwargs={
-            "routes": [Route("/page.js", _script), *health_routes(engines), *SignInPages(people, sessions).routes],
-            "middleware": [Middleware(Doors, people, trusted_hosts, frame_hosts)],
+            "routes": own,
+            "middleware": [
+                Middleware(Doors, people, (*(route.row for route in own), *GRADIO), trusted_hosts, frame_hosts)
+            ],
         },
     )
     threading.Thread(target=_sweep, args=(blocks,), name="sweeper", daemon=True).start()

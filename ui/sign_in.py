@@ -17,11 +17,11 @@ from limits.strategies import FixedWindowRateLimiter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
 
 from backends.logs import logger
 from ui import owners
 from ui.people import People
+from ui.routes import OwnRoute
 from ui.sessions import Sessions
 from ui.texts import language_for, say_for
 
@@ -51,10 +51,10 @@ class SignInPages:
         self._nicknames: set[str] = set()
 
     @property
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[OwnRoute]:
         return [
-            Route("/login", self.login, methods=["GET", "POST"]),
-            Route("/forget", self.forget, methods=["POST"]),
+            OwnRoute("/login", self.login, "public", methods=["GET", "POST"]),
+            OwnRoute("/forget", self.forget, "signed_in", methods=["POST"]),
         ]
 
     async def login(self, request: Request) -> Response:
@@ -80,16 +80,16 @@ class SignInPages:
         return answer
 
     async def forget(self, request: Request) -> Response:
-        """Ends what runs for this person, forgets their pages and their seat, and signs them out. The page clears its
-        browser."""
+        """Ends what runs for this person, forgets their pages and their seat, and signs them out, whoever has kept the
+        cookie. The page clears its browser."""
         holder, visitor = request.app.state_holder, request.state.visitor
         if visitor.seat or visitor.name:
             for page in owners.pages_of(holder, visitor.key):
                 self._sessions.close(page)
                 owners.forget(holder, page)
-        request.scope.get("session", {}).clear()
         answer = JSONResponse({"forgotten": True})
-        answer.headers.append("set-cookie", self._people.no_seat(request.scope))
+        answer.headers.append("set-cookie", await run_in_threadpool(self._people.forget, request.scope))
+        request.scope.get("session", {}).clear()
         return answer
 
     def _check(self, name: str, password: str) -> tuple[str, str] | None:
