@@ -1,5 +1,3 @@
-import time
-
 """What can be reached, by whom, from where, with how much, and under which headers: whatever is not open is closed."""
 
 from __future__ import annotations
@@ -9,6 +7,7 @@ import json
 import re
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
