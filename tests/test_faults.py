@@ -122,7 +122,7 @@ def breaks(*_: Any, **__: Any) -> Any:
 COLLABORATORS: dict[str, tuple[Any, str]] = {
     "the check of the message": ("ui.asking", "check_message"),
     "the check of the turns": ("ui.asking", "check_turns"),
-    "the look for control tokens": ("ui.asking", "has_control_tokens"),
+    "the look for control tokens": ("ui.choices", "has_control_tokens"),
     "who asks": ("ui.asking", "asker"),
     "the answers": ("ui.asking", "answers"),
     "the language of the page": ("ui.asking", "say_for"),

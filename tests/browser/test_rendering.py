@@ -18,6 +18,8 @@ from tests.browser.steps import open_section, open_tab, served
 from tests.test_markdown import ALIASES, CODES
 from ui.tabs import PROGRAMMING_LANGUAGES
 
+pytestmark = pytest.mark.browser
+
 ROOT = Path(__file__).resolve().parents[2]
 CASES = tomllib.loads((ROOT / "tests" / "rendering" / "cases.toml").read_text("utf-8"))["case"]
 SPECIFICATION = ROOT / "node_modules" / "commonmark-spec" / "spec.txt"
