@@ -178,6 +178,9 @@ def test_a_diagram_is_drawn_below_its_source_with_labels_that_are_text(page: Pag
     assert read(CODE) == [[text.removeprefix("```mermaid\n").removesuffix("```")] for text in (drawn, wrong, settings)]
     rows = page.locator("#transcript-chat .bot-row")
     expect(rows.nth(0).locator(".mermaid svg")).to_be_visible()
+    drawing = rows.nth(0).locator(".mermaid svg").bounding_box()
+    assert drawing is not None
+    assert drawing["width"] > 60, "it was measured while nobody could see it"
     expect(rows.nth(0).locator(".mermaid text").last).to_contain_text("<img")
     assert rows.nth(0).locator(".mermaid img, .mermaid b").count() == 0
     expect(rows.nth(1).locator(".mermaid")).to_be_hidden()
