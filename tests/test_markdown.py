@@ -26,9 +26,11 @@ CASES = tomllib.loads((Path(__file__).parent / "rendering" / "cases.toml").read_
 
 TAGS = {
     "a": {"href", "target", "rel", "title"}, "blockquote": set(), "br": set(), "code": {"class"}, "div": {"class"},
-    "em": set(), "h1": set(), "h2": set(), "h3": set(), "h4": set(), "h5": set(), "h6": set(), "hr": set(), "li": set(),
-    "ol": {"start"}, "p": set(), "pre": {"class"}, "s": set(), "span": {"class"}, "strong": set(), "table": set(),
-    "tbody": set(), "td": {"style"}, "th": {"style"}, "thead": set(), "tr": set(), "ul": set(),
+    "em": set(),
+    "h1": set(), "h2": set(), "h3": set(), "h4": set(), "h5": set(), "h6": set(), "hr": set(), "li": set(),
+    "ol": {"start", "dir"}, "p": set(), "pre": {"class"}, "s": set(), "span": {"class"}, "strong": set(),
+    "table": {"dir"},
+    "tbody": set(), "td": {"style"}, "th": {"style"}, "thead": set(), "tr": set(), "ul": {"dir"},
 }  # fmt: skip
 
 PIECES = (
@@ -154,6 +156,11 @@ def test_every_language_that_the_page_offers_has_colours(name: str) -> None:
 @example("    deep\n\n\n  less")
 def test_any_code_in_a_fence_is_the_models_to_the_byte(code: str) -> None:
     assert read(html(f"before\n\n```py\n{code}\n```\n")).codes == [f"{code}\n"]
+
+
+def test_code_that_takes_a_lexer_too_long_is_shown_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.highlight.LONGEST_SECONDS", -1.0)
+    assert highlighted("x = 1\n", "python") == "x = 1\n"
 
 
 def test_long_code_is_shown_without_colours() -> None:

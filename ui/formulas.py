@@ -7,7 +7,8 @@ the rules that tell them apart; `tests/rendering/cases.toml` has cases for each:
 2. The formula ends at the next '$' that is not escaped. That one has no white space before it, and after it no ASCII
    letter or digit, but for the ending of an ordinal ('$n$th').
 3. '$$', like `\[`, opens a formula of its own line; it is no part of a longer run of dollars.
-4. Between the two stands something of mathematics (`is_formula`), and no backtick: code is never a formula.
+4. Between the two stands something of mathematics (`is_formula`), with its braces closed, and no backtick: code is
+   never a formula. A number alone between `\[` and `\]` is the number of a source.
 
 Pure; knows nothing of gradio. Formulas come out between `MARKS`, for KaTeX in the browser to find.
 """
@@ -39,7 +40,7 @@ _ENVIRONMENT = re.compile(r"\\begin\{((?:equation|align|aligned|gather|gathered|
 
 def is_formula(text: str) -> bool:
     """Whether what stands between two delimiters is mathematics, and not the words between two prices or brackets."""
-    if "`" in text or not any(character.isalnum() for character in text):
+    if "`" in text or not any(character.isalnum() for character in text) or not _is_closed(text):
         return False
     words = [word for word in _WORD.findall(_TEXT.sub("", text)) if word not in _FUNCTIONS]
     if re.match(r"\s*\d", text):  # as a price begins
@@ -57,6 +58,19 @@ def boxed(text: str) -> str:
     start = text.rfind("\\boxed{")
     end = _braces(text).get(start + len("\\boxed"), 0)
     return text[start + len("\\boxed{") : end - 1].strip() if start >= 0 and end else ""
+
+
+def as_tex(written: str, display: bool) -> str:
+    r"""A formula as KaTeX takes it: signs that mean something else in TeX are meant as they are ('25%', '$18'), a box
+    needs no delimiters within, and an environment for lines of their own has a sister that stands within a line."""
+    tex = _BOXED_TWICE.sub(r"\\boxed{\1\2}", written)
+    special = "%#" if "\\text" in tex or "\\begin" in tex else "%#$&"
+    tex = re.sub(rf"\\[\s\S]|[{special}]", lambda found: found[0] if len(found[0]) > 1 else "\\" + found[0], tex)
+    return tex if display else _OF_A_LINE.sub(r"\1\2ed}", tex)
+
+
+_BOXED_TWICE = re.compile(r"\\boxed\{\s*(?:\$([^${}]*)\$|\\\(((?:(?!\\\))[\s\S])*)\\\))\s*\}")
+_OF_A_LINE = re.compile(r"(\\(?:begin|end)\{)(align|gather)\*?\}")
 
 
 def formulas(md: MarkdownIt) -> None:
@@ -92,7 +106,8 @@ def _found(state: StateInline) -> tuple[str, int, bool] | None:
         if source.startswith(left, start):
             end = _next(state, right, start + 2)
             content = source[start + 2 : end]
-            return (content, end + 2, display) if end > 0 and is_formula(content) else None
+            numbers_a_source = display and content.isdigit()
+            return (content, end + 2, display) if end > 0 and is_formula(content) and not numbers_a_source else None
     if source.startswith("\\boxed{", start):  # small models forget the delimiters around it
         end = _braces(source).get(start + len("\\boxed"), 0)
         return (source[start:end], end, False) if 0 < end <= state.posMax else None
@@ -147,6 +162,15 @@ def _braces(text: str) -> dict[int, int]:
         elif opened:
             pairs[opened.pop()] = brace.end(1)
     return pairs
+
+
+def _is_closed(text: str) -> bool:
+    depth = 0
+    for brace in re.finditer(r"\\[\s\S]|[{}]", text):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _is_escaped(text: str, index: int) -> bool:

@@ -6,6 +6,7 @@ The text of the result is the code, byte for byte: what a lexer changes or does 
 from __future__ import annotations
 
 import html
+import time
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
@@ -16,7 +17,9 @@ from pygments.token import Comment, Generic, Keyword, Name, Number, String, _Tok
 from pygments.util import ClassNotFound
 
 LONGEST = 20_000
-"""Characters; longer code is shown without colours, since some lexers are slow on what is no code."""
+"""Characters; longer code is shown without colours."""
+LONGEST_SECONDS = 0.1
+"""Of this thread's own work; what takes longer is shown without colours: lexers are slow on what is no code."""
 
 CLASSES = {
     Comment: "comment",
@@ -47,7 +50,11 @@ def highlighted(code: str, language: str) -> str:
     if lexer is None:
         return escaped(code)
     # Without Pygments' own preparation, which changes line ends and strips empty lines.
-    tokens = [(_class(kind), text) for _, kind, text in lexer.get_tokens_unprocessed(code)]
+    until, tokens = time.thread_time() + LONGEST_SECONDS, []
+    for _, kind, text in lexer.get_tokens_unprocessed(code):
+        tokens.append((_class(kind), text))
+        if time.thread_time() > until:
+            return escaped(code)
     if "".join(text for _, text in tokens) != code:
         return escaped(code)
     runs = ((name, "".join(text for _, text in run)) for name, run in groupby(tokens, itemgetter(0)))

@@ -90,7 +90,9 @@ class Keeping:
         except InvalidRequest as exc:
             gr.Warning(exc.sentence)
             return {self.panel.payload: ""}
-        gr.Info(say_for(request)("imported", n=len(transcript.turns)))
         if pictures := self.panel.pictures:
             values = values | {pictures.tray: conversation.attached}
-        return {self.panel.payload: "", **self.desk.replace(values, transcript, request)}
+        update = self.desk.replace(values, transcript, request)
+        if self.panel.transcript in update:  # and not while an answer is being written
+            gr.Info(say_for(request)("imported", n=len(transcript.turns)))
+        return {self.panel.payload: "", **update}

@@ -18,9 +18,9 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.rules_core import StateCore, inline, text_join
 from markdown_it.token import Token
 
-from ui.formulas import MARKS, formulas
+from ui.formulas import MARKS, as_tex, formulas
 from ui.highlight import escaped, highlighted
-from ui.markdown_rules import EastAsianInline, bare_links, language_of, nested_fences
+from ui.markdown_rules import EastAsianInline, bare_links, definitions, language_of, nested_fences, tables
 
 LONGEST = 200_000
 """Characters; a longer text is shown plain, and so is a paragraph of more than a tenth of it."""
@@ -74,7 +74,7 @@ def as_typed(text: str) -> str:
 def as_formula(tex: str, display: bool = False) -> str:
     """A formula for KaTeX."""
     left, right, _ = MARKS[display]
-    return f'<span class="formula">{left}{as_text(tex)}{right}</span>'
+    return f'<span class="formula">{left}{as_text(as_tex(tex, display))}{right}</span>'
 
 
 def blocks(text: str, growth: Growth | None = None) -> list[str]:
@@ -124,6 +124,8 @@ def _html(block: list[Token], env: dict[str, Any], source: str) -> str:
     growth, references = env.get("growth"), repr(env.get("references"))
     known = growth.lines if growth else {}
     for token in block:
+        if token.type in ("bullet_list_open", "ordered_list_open"):
+            token.attrSet("dir", "auto")  # the numbers of an Arabic list stand at its right
         if token.type == "inline":
             key = (token.content, references)
             if key not in known:
@@ -194,7 +196,7 @@ class _Renderer(RendererHTML):
         return f'{href} title="{as_text(str(title))}">' if title else f"{href}>"
 
     def table_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        return '<div class="scrolls"><table>\n'
+        return '<div class="scrolls"><table dir="auto">\n'
 
     def table_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
         return "</table></div>\n"
@@ -206,7 +208,7 @@ _ELSEWHERE = 'target="_blank" rel="noopener noreferrer"'
 def _parser() -> MarkdownIt:
     md = MarkdownIt("js-default", {"breaks": True, "maxNesting": DEEPEST}, renderer_cls=_Renderer)
     md.inline = EastAsianInline()
-    return md.use(formulas).use(nested_fences).use(bare_links)
+    return md.use(formulas).use(nested_fences).use(bare_links).use(definitions).use(tables)
 
 
 _MARKDOWN = _parser()

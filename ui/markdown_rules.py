@@ -1,5 +1,6 @@
 """Where answers differ from CommonMark, as plugins for markdown-it: emphasis beside Chinese, Japanese and Korean,
-fences within a fence of Markdown, and addresses without brackets. Pure."""
+fences within a fence of Markdown, pipes within code in a table, what only looks like a definition of a link, and
+addresses without brackets. Pure."""
 
 from __future__ import annotations
 
@@ -7,15 +8,19 @@ import re
 import unicodedata
 from collections.abc import MutableMapping
 from functools import lru_cache
+from types import FunctionType
 from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import isMdAsciiPunct, isPunctChar, isWhiteSpace
 from markdown_it.parser_inline import ParserInline
-from markdown_it.rules_block import StateBlock
+from markdown_it.rules_block import StateBlock, reference
+from markdown_it.rules_block.table import table
 from markdown_it.rules_inline import StateInline
 from markdown_it.rules_inline.state_inline import Scanned
 from markdown_it.token import Token
+
+from ui.formulas import is_formula
 
 # --- emphasis ------------------------------------------------------------------------------------------------------
 
@@ -84,9 +89,10 @@ def _markdown_fence(state: StateBlock, first: int, end_line: int, silent: bool) 
         length = len(found[1])
         if found[2].strip():
             inside.append(length)
-        elif inside and length >= inside[-1]:
-            inside.pop()
-        elif not inside:
+        elif inside and not (length >= len(opening[1]) and length > inside[-1]):
+            if length >= inside[-1]:
+                inside.pop()
+        else:
             closed = length >= len(opening[1])
     state.line = last + closed
     token = state.push("fence", "code", 0)
@@ -103,6 +109,59 @@ def language_of(info: str) -> str:
 
 def _line(state: StateBlock, number: int) -> str:
     return state.src[state.bMarks[number] + state.tShift[number] : state.eMarks[number]]
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+_WHOLE = re.compile(
+    r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)|\\\(.*?\\\)|(?<![\\$\w])\$(?![\s$]).*?(?<![\s\\])\$(?![\w$])|\\?[\s\S]"
+)
+
+
+def tables(md: MarkdownIt) -> None:
+    """A pipe within code or a formula separates nothing. GitHub asks for a backslash before it, and models write none.
+
+    markdown-it's own rule, with another function where it splits a row.
+    """
+    own = FunctionType(table.__code__, {**table.__globals__, "escapedSplit": split_row}, "table")
+    md.block.ruler.at("table", own, {"alt": ["paragraph", "reference"]})
+
+
+def split_row(row: str) -> list[str]:
+    cells = [""]
+    for found in _WHOLE.finditer(row):
+        piece = found[0]
+        if piece == "|":
+            cells.append("")
+        elif piece == "\\|" or (piece[0] == "`" and len(piece) > 1):
+            cells[-1] += piece.replace("\\|", "|")
+        elif "|" in piece and not is_formula(piece.strip("$")):
+            first, *others = piece.split("|")
+            cells[-1] += first
+            cells += others
+        else:
+            cells[-1] += piece
+    return cells
+
+
+# --- definitions of links ------------------------------------------------------------------------------------------
+
+_DEFINITION = re.compile(r"\[([^\[\]]+)\]:[ \t]*(\S*)")
+
+
+def definitions(md: MarkdownIt) -> None:
+    """'[WARNING]: disk full' and '[^1]: a note' are text: only an address is the definition of a link, or what a link
+    in the text asks for."""
+    md.block.ruler.at("reference", _reference)
+
+
+def _reference(state: StateBlock, first: int, end_line: int, silent: bool) -> bool:
+    if found := _DEFINITION.match(_line(state, first)):
+        label, address = found.groups()
+        is_asked_for = state.src.count(f"[{label}]") > 1
+        if label.startswith("^") or (address and not re.search("[/.:#<]", address) and not is_asked_for):
+            return False
+    return bool(reference(state, first, end_line, silent))
 
 
 # --- addresses -----------------------------------------------------------------------------------------------------

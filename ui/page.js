@@ -262,7 +262,7 @@
     bringDrafts();
     document.querySelectorAll(".transcript .code_wrap:not(:has(.download-code))").forEach(addCodeTools);
     document.querySelectorAll(".transcript .user-row + .message-buttons:not(:has(.copy-text))").forEach(addCopy);
-    document.querySelectorAll(".transcript .source:not(:has(+ .copy-text))").forEach((source) => source.after(tool("copy-text", COPY, copyFrom(() => source.textContent))));
+    document.querySelectorAll(".transcript .copy:not(:has(.copy-text))").forEach((copy) => copy.append(tool("copy-text", COPY, copyFrom(() => copy.querySelector(".source").textContent))));
     document.querySelectorAll(".transcript .edit-textarea:not([data-plain])").forEach(plain);
     document.querySelectorAll(".gallery input[type=file]").forEach((input) => { input.accept = "image/*"; }); // what the dialogue offers first
     if (!navigator.mediaDevices) document.querySelectorAll(".camera").forEach((button) => { button.hidden = true; });

@@ -200,7 +200,7 @@ def _known(reply: Reply, reading: boxes.Reading, look: Look) -> Iterator[str]:
     if reply.over and reply.stats is not None and reply.stats.ttft_s is not None:
         yield f"<small class='figures'>{as_text(figures(reply.stats, say))}</small>"
     if reply.over and reply.answer:
-        yield f"<span class='source'>{as_typed(reply.answer)}</span>"  # for the button that copies it
+        yield f"<span class='copy'><span class='source'>{as_typed(reply.answer)}</span></span>"  # a button comes in
 
 
 def _notes(reply: Reply, say: Say) -> list[str]:

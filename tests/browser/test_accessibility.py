@@ -220,7 +220,7 @@ def test_what_is_wide_scrolls_in_itself_and_the_keyboard_reaches_it(reader: Read
     }"""
     assert talk.evaluate(outside) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
-    code = talk.locator("pre").first
+    code = talk.locator(".code_wrap pre").first
     code.focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("(code) => code.scrollLeft > 0", arg=code.element_handle())
