@@ -84,6 +84,8 @@ def show(page: Page, answers: Sequence[str], tmp_path: Path) -> Callable[[str], 
         screen.get_by_role("button", name="Import").click()
     chooser.value.set_files(file)
     expect(page.locator("#transcript-chat .bot-row")).to_have_count(len(answers))
+    newest = "[...document.querySelectorAll('#transcript-chat .source .typed')].at(-1)?.textContent"
+    page.wait_for_function(f"(text) => {newest} === text", arg=answers[-1])
     page.wait_for_function(
         "() => [...document.querySelectorAll('.formula')].every((one) => one.querySelector('.katex'))"
     )
@@ -186,3 +188,11 @@ def test_a_diagram_is_drawn_below_its_source_with_labels_that_are_text(page: Pag
     expect(rows.nth(1).locator(".mermaid")).to_be_hidden()
     assert rows.nth(2).locator(".mermaid").count() == 0
     expect(page.get_by_text("Syntax error in text")).to_have_count(0)
+
+
+def test_the_button_copies_what_stands_there_now_and_not_what_stood_there_before(page: Page, tmp_path: Path) -> None:
+    for text in ("the first one", "```py\nsecond()\n```", "a third"):
+        show(page, [text, f"{text}, again"], tmp_path)
+        expect(page.locator("#transcript-chat .bot-row .copy-text")).to_have_count(2)
+        page.locator("#transcript-chat .bot-row").first.locator(".copy-text").click()
+        assert page.evaluate("navigator.clipboard.readText()") == text
