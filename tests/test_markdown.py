@@ -193,6 +193,15 @@ def test_what_is_sent_while_an_answer_grows_is_what_is_new() -> None:
             assert after[-1].startswith(before[-1])
 
 
+def test_what_is_remembered_of_a_text_that_grows_is_no_longer_than_the_text() -> None:
+    text = "one\n\n" + "word " * 400
+    growth = Growth()
+    for end in range(1, len(text), 7):
+        blocks(text[:end], growth)
+    remembered = [source for source, _ in (*growth.blocks, *growth.lines)]
+    assert sum(map(len, remembered)) <= 2 * len(text)
+
+
 # --- in proportion to its length -----------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from shown import read, seen
 
 from backends.boxes import Mark
 from backends.types import Answer, Done, Event, Failure, Loading, Queued, Thought, Timings, Usage
-from ui.markdown import as_typed
+from ui import render
+from ui.markdown import Growth, as_typed, blocks
 from ui.render import Look, figures, fold, project, turn_of_message, waiting
 from ui.texts import LANGUAGES, dictionaries, speaker
 from ui.transcript import Reply, Stats, Transcript, Turn
@@ -371,3 +373,37 @@ def test_a_label_in_an_answer_is_words_and_nothing_else(label: str) -> None:
         return read(shown(Reply(answer="a", state="done", marks=(Mark(label, 1, 2, 3, 4),)), PLACES)).tags
 
     assert told(label) == told("x")
+
+
+# --- made once -----------------------------------------------------------------------------------
+
+
+def test_what_is_over_is_made_once_and_forgotten_with_its_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(text: str, growth: Growth | None = None) -> list[str]:
+        made.append(text)
+        return blocks(text, growth)
+
+    monkeypatch.setattr(render, "blocks", counted)
+    transcript = Transcript(turns=(Turn(user="q", replies=(Reply(thoughts="hm", answer="only here", state="done"),)),))
+    assert project(transcript, LOOK) == project(transcript, LOOK)
+    assert made == ["hm", "only here"]
+    kept = len(render._finished)
+    del transcript
+    gc.collect()
+    assert len(render._finished) < kept
+
+
+def test_thoughts_are_not_made_anew_while_the_answer_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(text: str, growth: Growth | None = None) -> list[str]:
+        made.append(text)
+        return blocks(text, growth)
+
+    monkeypatch.setattr(render, "blocks", counted)
+    look = Look(SAY)
+    for answer in ("a", "ab", "abc"):
+        shown(Reply(thoughts="hm", answer=answer, state="answering"), look)
+    assert made == ["hm", "a", "ab", "abc"]

@@ -39,12 +39,14 @@ class Growth:
     """What was made of a text while it was shorter: a text that grows changes in its last block only.
 
     `blocks`, `lines`: HTML of each block, and of each run of text in the last one, by its source and the definitions of
-    links that it was read with. `code`: the beginning of the code that grows, and the same in colours.
+    links that it was read with. `code`: the beginning of the code that grows, and the same in colours. `whole`: a text
+    that has come to its end while others go on, and its blocks.
     """
 
     blocks: dict[tuple[str, str], str] = field(default_factory=dict)
     lines: dict[tuple[str, str], str] = field(default_factory=dict)
     code: tuple[str, str] = ("", "")
+    whole: tuple[str, list[str]] = field(default=("", []))
 
     def coloured(self, code: str, language: str) -> str:
         """Colours cost more than all else, so they are made anew only when the code has grown by a quarter."""
@@ -123,14 +125,16 @@ def _html(block: list[Token], env: dict[str, Any], source: str) -> str:
         return as_typed(source)
     growth, references = env.get("growth"), repr(env.get("references"))
     known = growth.lines if growth else {}
+    lines: dict[tuple[str, str], str] = {}
     for token in block:
         if token.type in ("bullet_list_open", "ordered_list_open"):
             token.attrSet("dir", "auto")  # the numbers of an Arabic list stand at its right
         if token.type == "inline":
             key = (token.content, references)
-            if key not in known:
-                known[key] = _line_html(token, env)
-            token.children = [Token("html_inline", "", 0, content=known[key])]
+            lines[key] = known[key] if key in known else _line_html(token, env)
+            token.children = [Token("html_inline", "", 0, content=lines[key])]
+    if growth:
+        growth.lines = lines  # and not every state of a line that grows
     return str(_MARKDOWN.renderer.render(block, _MARKDOWN.options, env))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from backends import boxes
 from backends.types import Answer, Done, Event, Failure, Loading, Queued, Thought
@@ -124,9 +125,23 @@ def _message(role: str, *parts: str) -> Message:
     return {"role": role, "content": [{"type": "text", "text": part} for part in parts if part] or ""}
 
 
+_finished: WeakKeyDictionary[Reply, dict[tuple[str, str], list[str]]] = WeakKeyDictionary()
+"""What was made of a reply's texts, for as long as there is the reply: each question shows all those before it."""
+
+
 def _blocks(text: str, kind: str, reply: Reply, look: Look, grows: bool) -> list[str]:
     """What a model wrote, block by block. One that grows ends without the tags that would close it."""
-    return blocks(text, look.growths.setdefault((reply.language, kind), Growth()) if grows else None)
+    if reply.over:
+        made = _finished.setdefault(reply, {})
+        if (kind, text) not in made:
+            made[kind, text] = blocks(text)
+        return made[kind, text]
+    growth = look.growths.setdefault((reply.language, kind), Growth())
+    if grows:
+        return blocks(text, growth)
+    if growth.whole[0] != text:  # thoughts, while the answer is being written
+        growth.whole = text, blocks(text)
+    return growth.whole[1]
 
 
 def _prose(*written: str) -> str:
