@@ -378,14 +378,20 @@ def test_a_label_in_an_answer_is_words_and_nothing_else(label: str) -> None:
 # --- made once -----------------------------------------------------------------------------------
 
 
-def test_what_is_over_is_made_once_and_forgotten_with_its_reply(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts of which HTML was made, one after the other."""
+    texts: list[str] = []
 
     def counted(text: str, growth: Growth | None = None) -> list[str]:
-        made.append(text)
+        texts.append(text)
         return blocks(text, growth)
 
     monkeypatch.setattr(render, "blocks", counted)
+    return texts
+
+
+def test_what_is_over_is_made_once_and_forgotten_with_its_reply(made: list[str]) -> None:
     transcript = Transcript(turns=(Turn(user="q", replies=(Reply(thoughts="hm", answer="only here", state="done"),)),))
     assert project(transcript, LOOK) == project(transcript, LOOK)
     assert made == ["hm", "only here"]
@@ -395,14 +401,7 @@ def test_what_is_over_is_made_once_and_forgotten_with_its_reply(monkeypatch: pyt
     assert len(render._finished) < kept
 
 
-def test_thoughts_are_not_made_anew_while_the_answer_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
-
-    def counted(text: str, growth: Growth | None = None) -> list[str]:
-        made.append(text)
-        return blocks(text, growth)
-
-    monkeypatch.setattr(render, "blocks", counted)
+def test_thoughts_are_not_made_anew_while_the_answer_is_written(made: list[str]) -> None:
     look = Look(SAY)
     for answer in ("a", "ab", "abc"):
         shown(Reply(thoughts="hm", answer=answer, state="answering"), look)
