@@ -66,8 +66,8 @@ class Adapter:
         return self.ask(REPEAT + text, **options)
 
     def count(self) -> GenerationRequest:
-        """Begins at once and would go on for a thousand passes."""
-        return self.ask(COUNT, max_new_tokens=1500)
+        """Begins at once and would go on for a thousand passes; a server elsewhere may not stop when it is left."""
+        return self.ask(COUNT, max_new_tokens=1500 if self.work else 150)
 
 
 @contextmanager
