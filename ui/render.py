@@ -174,7 +174,8 @@ def _thoughts_title(reply: Reply, say: Say) -> str:
 
 def _column(reply: Reply, look: Look) -> Iterator[str]:
     """One language: its name, its thoughts folded away, then as any answer."""
-    yield f"<strong class='column-name'>{as_text(look.names.get(reply.language, reply.language))}</strong>"
+    name = as_text(look.names.get(reply.language, reply.language))
+    yield f"<div class='prose'><p><strong class='column-name'>{name}</strong></p></div>"
     if reply.thoughts:
         thinks = reply.state == "thinking"
         summary = f"{_thoughts_title(reply, look.say)} · {look.say('tokens', n=reply.thinking_tokens)}"

@@ -32,7 +32,7 @@ def test_every_other_tab_answers(page: Page) -> None:
     send(page, "coding", "Print hello.")
     code = answered(page, "coding").locator(".code_wrap").first
     expect(code.locator("code")).to_contain_text("print")
-    expect(code.locator(".copy_code_button")).to_be_attached()
+    expect(code.locator(".copy-code")).to_be_attached()
     with page.expect_download() as download:
         code.locator(".download-code").click()
     # A small model now and then leaves the language of a block away; the page then knows none either.
@@ -84,7 +84,7 @@ def test_the_tiny_demo_says_what_it_is_and_answers_about_a_picture(page: Page) -
     page.locator("#composer-image textarea").press("Enter")
     last = answered(page, "image")
     expect(last).to_contain_text("Tiny demo model")
-    expect(last).not_to_contain_text("bbox_2d")
+    expect(last).not_to_contain_text("bbox_2d", use_inner_text=True)  # its source lies unseen beside it
 
 
 def test_retry_edit_undo_and_clear(page: Page) -> None:
