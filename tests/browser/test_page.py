@@ -102,7 +102,7 @@ def test_retry_edit_undo_and_clear(page: Page) -> None:
     with asking(page, "chat"):
         page.locator("#transcript-chat").get_by_role("button", name="Submit").click()
     answered(page, "chat")
-    expect(page.locator("#transcript-chat .user-row")).to_contain_text("<\u2060b>banana<\u2060/b>")
+    expect(page.locator("#transcript-chat .user-row")).to_contain_text("<b>banana</b>")
 
     page.get_by_role("button", name="Undo").click()
     expect(page.locator("#composer-chat textarea")).to_have_value("Reply with the word <b>banana</b> only.")
