@@ -189,7 +189,7 @@ def _is_ascii_alnum(character: str) -> bool:
 
 def _display(state: StateBlock, first: int, end_line: int, silent: bool) -> bool:
     """A formula that opens on this line and closes on a later one: its lines are no lists, rules or headings."""
-    line = _line(state, first)
+    line = line_of(state, first)
     if state.is_code_block(first) or _CONTAINER.match(line) or (opened := _opened(line)) is None:
         return False
     left, begin = opened
@@ -201,7 +201,7 @@ def _display(state: StateBlock, first: int, end_line: int, silent: bool) -> bool
         empty = state.isEmpty(number)
         if (empty and line[:begin].strip()) or (not empty and state.sCount[number] < state.blkIndent):
             return False  # only a formula that begins a line may have empty lines
-        line_now = _line(state, number)
+        line_now = line_of(state, number)
         before, closes, _ = line_now.partition(right)
         said.append(before)
         if closes:
@@ -221,7 +221,8 @@ def _display(state: StateBlock, first: int, end_line: int, silent: bool) -> bool
     return True
 
 
-def _line(state: StateBlock, number: int) -> str:
+def line_of(state: StateBlock, number: int) -> str:
+    """A line without what it is indented by, and without the signs of the quotations that it stands in."""
     return state.src[state.bMarks[number] + state.tShift[number] : state.eMarks[number]]
 
 

@@ -20,7 +20,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.rules_inline.state_inline import Scanned
 from markdown_it.token import Token
 
-from ui.formulas import is_formula
+from ui.formulas import is_formula, line_of
 
 # --- emphasis ------------------------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ def nested_fences(md: MarkdownIt) -> None:
 
 
 def _markdown_fence(state: StateBlock, first: int, end_line: int, silent: bool) -> bool:
-    opening = _FENCE.fullmatch(_line(state, first))
+    opening = _FENCE.fullmatch(line_of(state, first))
     if state.is_code_block(first) or not opening or language_of(opening[2]) not in ("markdown", "md", "mdx"):
         return False
     if silent:
@@ -84,7 +84,7 @@ def _markdown_fence(state: StateBlock, first: int, end_line: int, silent: bool) 
     while not closed and (last := last + 1) < end_line:
         if not state.isEmpty(last) and state.sCount[last] < state.blkIndent:
             break  # the end of the list that the fence stands in
-        if not (found := _FENCE.fullmatch(_line(state, last))):
+        if not (found := _FENCE.fullmatch(line_of(state, last))):
             continue
         length = len(found[1])
         if found[2].strip():
@@ -105,10 +105,6 @@ def _markdown_fence(state: StateBlock, first: int, end_line: int, silent: bool) 
 def language_of(info: str) -> str:
     """The first word of a fence's info string, in small letters."""
     return (info.split() or [""])[0].lower()
-
-
-def _line(state: StateBlock, number: int) -> str:
-    return state.src[state.bMarks[number] + state.tShift[number] : state.eMarks[number]]
 
 
 # --- tables --------------------------------------------------------------------------------------------------------
@@ -156,7 +152,7 @@ def definitions(md: MarkdownIt) -> None:
 
 
 def _reference(state: StateBlock, first: int, end_line: int, silent: bool) -> bool:
-    if found := _DEFINITION.match(_line(state, first)):
+    if found := _DEFINITION.match(line_of(state, first)):
         label, address = found.groups()
         is_asked_for = state.src.count(f"[{label}]") > 1
         if label.startswith("^") or (address and not re.search("[/.:#<]", address) and not is_asked_for):
