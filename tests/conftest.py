@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
-from collections.abc import Callable, Generator
+import ssl
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,12 +18,27 @@ from backends.cancel import Cancel
 from backends.catalog import Card, Catalog
 
 settings.register_profile("steady", deadline=None)  # a slow moment of the machine is no fault
+settings.register_profile("quick", deadline=None, max_examples=25)  # of `make check`
 settings.load_profile("steady")
 
 if TYPE_CHECKING:
     from backends.weights import WeightStore
 
 Result = TypeVar("Result")
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays to the end. The garbage collector, which many a test calls, need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates_are_read_once() -> Iterator[None]:
+    """httpx reads the certificates of the whole world for every client that it makes, which takes 30 ms each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,9 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from backends.adapters.hf_transformers.torchvision_shim import make_torchvision_importable
 from backends.cancel import Cancel
 from backends.catalog import Artefact, Card, Repository
 from backends.types import Image, Loading
@@ -127,6 +130,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     wrapped.image_token, wrapped.video_token = "<|image_pad|>", "<|video_pad|>"
     wrapped.vision_start_token, wrapped.vision_end_token = "<|vision_start|>", "<|vision_end|>"
     return wrapped
+
+
+def need_torch() -> None:
+    """For every fixture that makes one of these models; at the head of a module it would cost all the others 4 s."""
+    pytest.importorskip("torch")
+    make_torchvision_importable()
 
 
 def text_model(folder: Path) -> Path:

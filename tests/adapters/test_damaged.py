@@ -85,7 +85,7 @@ def test_a_sound_file_that_llama_cpp_cannot_read_stays_and_is_told_as_before(
 
 @pytest.fixture(scope="module")
 def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("torch")
+    random_models.need_torch()
     return random_models.seeing_model(tmp_path_factory.mktemp("seeing"))
 
 
@@ -120,7 +120,7 @@ def test_a_real_model_is_fetched_anew_and_answers_again(
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("torch")
+    random_models.need_torch()
     return random_models.text_model(tmp_path_factory.mktemp("words"))
 
 
@@ -194,7 +194,7 @@ class Packed:
 
 def test_what_was_unpacked_and_cannot_be_read_is_unpacked_anew(tmp_path: Path) -> None:
     """Nothing tells whether it is whole: it is the playground's own work, and has no checksum."""
-    pytest.importorskip("torch")
+    random_models.need_torch()
     card = of_gguf(model=UNREADABLE).model_copy(
         update={"repositories": (Repository(engine="transformers", hub="a/b", gguf="model.gguf"),)}
     )

@@ -64,7 +64,7 @@ def hear(backend: Backend, request: GenerationRequest, cancel: Cancel | None = N
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("torch")
+    random_models.need_torch()
     return random_models.seeing_model(tmp_path_factory.mktemp("seeing"))
 
 
