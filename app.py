@@ -9,19 +9,20 @@ import threading
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-from backends import logs, registry
-from backends.accounts import Accounts
-from backends.cancel import Cancel
-from backends.catalog import Catalog
-from backends.engine import Engine
-from backends.limits import Limits
-from backends.machine import Machine
-from backends.models import House, Models
-from backends.room import Room
-from backends.settings import BadSettings, Settings, read_settings
-from backends.settings_problems import problems_elsewhere
-from backends.signing_key import signing_key
-from backends.weights import WeightStore
+from backends.adapters import registry
+from backends.catalog.cards import Catalog
+from backends.core import logs
+from backends.core.cancel import Cancel
+from backends.engine.engine import Engine
+from backends.engine.limits import Limits
+from backends.engine.pool import House, Models
+from backends.engine.room import Room
+from backends.host.accounts import Accounts
+from backends.host.problems import problems_elsewhere
+from backends.host.settings import BadSettings, Settings, read_settings
+from backends.host.signing_key import signing_key
+from backends.machine.machine import Machine
+from backends.weights.store import WeightStore
 
 
 def make_engines(settings: Settings, machine: Machine) -> dict[str, Engine]:
@@ -90,9 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
     if machine.zero_gpu:
         _load_now(next(iter(engines.values())))
 
-    from ui.forgotten import Forgotten
-    from ui.people import People, SignIn
-    from ui.serving import serve, stop
+    from ui.server.serving import serve, stop
+    from ui.visitors.forgotten import Forgotten
+    from ui.visitors.people import People, SignIn
 
     sign_in = SignIn(
         Accounts(settings.users) if settings.users else None,

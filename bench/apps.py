@@ -25,12 +25,12 @@ STARTER = "qwen2.5-coder-0.5b-instruct"
 
 def playground() -> dict[str, Any]:
     """The real page on the scripted engine: `app.make_engines` with another opener."""
-    from backends import registry
+    from backends.adapters import registry
     from backends.adapters.scripted import Script, Scripted
-    from backends.catalog import Catalog
-    from backends.engine import Engine
-    from backends.models import Models
-    from backends.types import GenerationRequest
+    from backends.catalog.cards import Catalog
+    from backends.core.types import GenerationRequest
+    from backends.engine.engine import Engine
+    from backends.engine.pool import Models
 
     def script(request: GenerationRequest) -> Script:
         question = Question.read(request.messages[-1].text)
@@ -56,10 +56,10 @@ def real() -> dict[str, Any]:
 
 def engine_elsewhere() -> dict[str, Any]:
     """A llama-server with the real 0.5B and a slot for each of `USERS`, on its own half of the processor."""
-    from backends.adapters.llama_cpp import LlamaCpp
-    from backends.catalog import Catalog
-    from backends.settings import read_settings
-    from backends.weights import WeightStore
+    from backends.adapters.llama_cpp.adapter import LlamaCpp
+    from backends.catalog.cards import Catalog
+    from backends.host.settings import read_settings
+    from backends.weights.store import WeightStore
 
     store = WeightStore(read_settings([]).cache_dir)
     backend = LlamaCpp(store, context=1024, slots=USERS, threads=keep_to(0))
@@ -72,10 +72,10 @@ def engine_elsewhere() -> dict[str, Any]:
 
 def remote(url: str, key: str) -> dict[str, Any]:
     """The real page on an engine elsewhere, with which it shares no core."""
-    from backends import registry
-    from backends.catalog import Catalog
-    from backends.engine import Engine
-    from backends.remote_engines import RemoteEngine
+    from backends.adapters import registry
+    from backends.adapters.openai.remote_engines import RemoteEngine
+    from backends.catalog.cards import Catalog
+    from backends.engine.engine import Engine
 
     keep_to(1)
     os.environ["ELSEWHERE_KEY"] = key.removeprefix("Bearer ")
@@ -87,7 +87,7 @@ def chat_interface() -> dict[str, Any]:
     """What ten lines of Gradio give: the same words at the same moments."""
     import gradio as gr
 
-    from ui.serving import THREADS
+    from ui.server.serving import THREADS
 
     def answer(message: str, history: list[Any]) -> Iterator[str]:
         started, question, text = time.monotonic(), Question.read(message), ""
@@ -105,10 +105,10 @@ def chat_interface() -> dict[str, Any]:
 def loaded_engine() -> tuple[Any, Any]:
     """An engine with the smallest real model in memory, and its llama.cpp backend."""
     from app import make_engines
-    from backends.cancel import Controls
-    from backends.machine import Machine
-    from backends.settings import read_settings
-    from backends.types import Failure, GenerationRequest, Message, Sampling
+    from backends.core.cancel import Controls
+    from backends.core.types import Failure, GenerationRequest, Message, Sampling
+    from backends.host.settings import read_settings
+    from backends.machine.machine import Machine
 
     settings = read_settings(["--engine", "llama_cpp", "--model", STARTER])
     engine = make_engines(settings, Machine.detect())["llama_cpp"]
@@ -121,7 +121,7 @@ def loaded_engine() -> tuple[Any, Any]:
 
 
 def _serve_page(engine: Any) -> dict[str, Any]:
-    from ui.serving import serve
+    from ui.server.serving import serve
 
     blocks = serve({engine.name: engine})
     return {"url": blocks.local_url}

@@ -12,20 +12,20 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from backends.adapters.links import Links
-from backends.adapters.llama_cpp import LlamaCpp
-from backends.adapters.openai_compatible import Wire
-from backends.catalog import Catalog
-from backends.dialects import LLAMA_SERVER
-from backends.engine import Engine
-from backends.types import GenerationRequest, Message, Sampling
+from backends.adapters.llama_cpp.adapter import LlamaCpp
+from backends.adapters.openai.client import Wire
+from backends.adapters.openai.dialects import LLAMA_SERVER
+from backends.adapters.openai.links import Links
+from backends.catalog.cards import Catalog
+from backends.core.types import GenerationRequest, Message, Sampling
+from backends.engine.engine import Engine
 from bench.apps import STARTER, loaded_engine
 from bench.browser import Page, Site, events
 from bench.processes import serve
 from bench.report import Figure, median
 from bench.script import prose
 from bench.stops import measure_stops
-from ui.tabs import tab
+from ui.conversation.tabs import tab
 
 TOKENS = 200
 STORY = "Tell me a long story about a lighthouse keeper, in many paragraphs."

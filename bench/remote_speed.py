@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 
 import httpx
 
-from backends.adapters.links import Links
-from backends.adapters.openai_compatible import Wire
-from backends.catalog import Catalog
-from backends.dialects import LLAMA_SERVER
-from backends.types import GenerationRequest, Message
+from backends.adapters.openai.client import Wire
+from backends.adapters.openai.dialects import LLAMA_SERVER
+from backends.adapters.openai.links import Links
+from backends.catalog.cards import Catalog
+from backends.core.types import GenerationRequest, Message
 from bench.apps import STARTER
 from bench.browser import Site
 from bench.processes import keep_to, serve
 from bench.real_engine import MODEL, ask_directly, opened_page, seconds_through
 from bench.report import Figure, median
-from ui.tabs import tab
+from ui.conversation.tabs import tab
 
 TOKENS = 60
 USERS = {1: 0.98, 8: 0.97, 32: 0.95}

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from gradio.utils import diff
 
 from bench.report import Figure, median
-from ui.render import Growths, Look, Message, project
-from ui.texts import speaker
-from ui.transcript import Reply, Transcript, Turn
+from ui.conversation.render import Growths, Look, Message, project
+from ui.conversation.texts import speaker
+from ui.conversation.transcript import Reply, Transcript, Turn
 
 STEP = 10  # characters between two drawings: the 0.1 s in which a small model writes some three tokens
 CHARACTERS_A_TOKEN = 4

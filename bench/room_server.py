@@ -18,14 +18,14 @@ import psutil
 
 import app
 from backends.adapters.scripted import Script, Scripted, tokens
-from backends.catalog import Catalog
-from backends.engine import Engine
-from backends.machine import GIB, Machine
-from backends.models import House, Models
-from backends.settings import Settings
-from backends.types import GenerationRequest
-from ui import owners
-from ui.serving import serve
+from backends.catalog.cards import Catalog
+from backends.core.types import GenerationRequest
+from backends.engine.engine import Engine
+from backends.engine.pool import House, Models
+from backends.host.settings import Settings
+from backends.machine.machine import GIB, Machine
+from ui.server.serving import serve
+from ui.visitors import owners
 
 
 def echo(request: GenerationRequest) -> Script:

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from backends.adapters.llama_cpp import LlamaCpp
-from backends.cancel import Controls
-from backends.engine import Engine
-from backends.types import Answer, GenerationRequest, Loading, Message, Sampling
+from backends.adapters.llama_cpp.adapter import LlamaCpp
+from backends.core.cancel import Controls
+from backends.core.types import Answer, GenerationRequest, Loading, Message, Sampling
+from backends.engine.engine import Engine
 from bench.apps import STARTER
 from bench.report import Figure, median, ms, p95
 from bench.script import prose

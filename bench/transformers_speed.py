@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from backends.adapters.hf_transformers import HfTransformers
-from backends.cancel import Cancel
-from backends.catalog import Catalog
-from backends.settings import read_settings
-from backends.types import Answer, Done, GenerationRequest, Message, Sampling
-from backends.weights import WeightStore
+from backends.adapters.hf_transformers.adapter import HfTransformers
+from backends.catalog.cards import Catalog
+from backends.core.cancel import Cancel
+from backends.core.types import Answer, Done, GenerationRequest, Message, Sampling
+from backends.host.settings import read_settings
+from backends.weights.store import WeightStore
 from bench.apps import STARTER
 from bench.report import Figure, median
 from bench.script import prose

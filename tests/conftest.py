@@ -14,15 +14,15 @@ import platformdirs
 import pytest
 from hypothesis import settings
 
-from backends.cancel import Cancel
-from backends.catalog import Card, Catalog
+from backends.catalog.cards import Card, Catalog
+from backends.core.cancel import Cancel
 
 settings.register_profile("steady", deadline=None)  # a slow moment of the machine is no fault
 settings.register_profile("quick", deadline=None, max_examples=25)  # of `make check`
 settings.load_profile("steady")
 
 if TYPE_CHECKING:
-    from backends.weights import WeightStore
+    from backends.weights.store import WeightStore
 
 Result = TypeVar("Result")
 
@@ -64,7 +64,7 @@ def card() -> Card:
 @pytest.fixture(scope="session")
 def weight_store() -> WeightStore:
     """The store of the playground itself, so that weights fetched once serve every later run, tests or not."""
-    from backends.weights import WeightStore
+    from backends.weights.store import WeightStore
 
     root = os.environ.get("PLAYGROUND_CACHE_DIR") or platformdirs.user_cache_path("qwen-playground")
     return WeightStore(Path(root))

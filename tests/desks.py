@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
-from backends.engine import Engine
-from ui.desk import Values
-from ui.lean_gradio import LeanBlocks
-from ui.panel import Panel, build_panel
-from ui.tabs import tab
+from backends.engine.engine import Engine
+from ui.conversation.tabs import tab
+from ui.gradio_joint.lean_gradio import LeanBlocks
+from ui.screen.desk import Values
+from ui.screen.panel import Panel, build_panel
 
 VISITOR: Any = SimpleNamespace(cookies={}, headers={}, session_hash="a page")
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import PIL.Image
 
-from backends.catalog import Card
-from backends.eyes import Eyes
-from backends.pictures import decode
-from ui.pictures import Picture
+from backends.catalog.cards import Card
+from backends.catalog.eyes import Eyes
+from backends.pictures.decoder import decode
+from ui.conversation.pictures import Picture
 
 EYES = Eyes(side=32, fewest=4, default=64, most=256, boxes="thousandths")
 

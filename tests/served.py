@@ -12,13 +12,13 @@ from typing import Any
 import gradio as gr
 
 from backends.adapters.scripted import Script, Scripted
-from backends.catalog import Card, Catalog
-from backends.engine import Engine
-from backends.machine import GIB, Machine
-from backends.models import House, Models
-from backends.room import Room
-from backends.types import GenerationRequest
-from ui.serving import serve
+from backends.catalog.cards import Card, Catalog
+from backends.core.types import GenerationRequest
+from backends.engine.engine import Engine
+from backends.engine.pool import House, Models
+from backends.engine.room import Room
+from backends.machine.machine import GIB, Machine
+from ui.server.serving import serve
 
 
 @dataclass(frozen=True)

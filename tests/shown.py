@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-from ui.formulas import MARKS
+from ui.conversation.formulas import MARKS
 
 NAMES = {"strong": "b", "em": "i", "s": "s"}
 _FORMULAS = {

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import app
-from backends import registry
-from backends.machine import GIB, Gpu, Machine
-from backends.settings import Settings
+from backends.adapters import registry
+from backends.host.settings import Settings
+from backends.machine.machine import GIB, Gpu, Machine
 from tests.desks import panel_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,7 +85,7 @@ def test_a_model_fixed_by_the_host_is_every_engines_choice_that_has_files_for_it
 
 def test_making_every_engine_loads_no_model_library(tmp_path: Path) -> None:
     code = (
-        "import sys, app; from backends.settings import Settings; app.registry.installed = lambda name: True; "
+        "import sys, app; from backends.host.settings import Settings; app.registry.installed = lambda name: True; "
         f"made = app.make_engines(Settings(cache_dir={str(tmp_path)!r}, offline=True), app.Machine.detect()); "
         "print(len(made), [name for name in ('torch', 'transformers', 'xllamacpp') if name in sys.modules])"
     )

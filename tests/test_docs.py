@@ -17,15 +17,15 @@ import annotated_types
 import gradio as gr
 import pytest
 
-from backends.catalog import Catalog
-from backends.settings import Settings
-from backends.types import Sampling
-from backends.weight_files import human
+from backends.catalog.cards import Catalog
+from backends.core.types import Sampling
+from backends.host.settings import Settings
+from backends.weights.files import human
 from tools.space import body
-from ui import api
-from ui.choices import MAX_BUDGET, MAX_MESSAGE, bounds
-from ui.tabs import PROGRAMMING_LANGUAGES, TABS, TabSpec, languages
-from ui.transcript import MAX_TURNS, State
+from ui.conversation.choices import MAX_BUDGET, MAX_MESSAGE, bounds
+from ui.conversation.tabs import PROGRAMMING_LANGUAGES, TABS, TabSpec, languages
+from ui.conversation.transcript import MAX_TURNS, State
+from ui.screen import api
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

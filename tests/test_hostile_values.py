@@ -14,23 +14,18 @@ from desks import VISITOR, panel_of, standing
 from drawn import seeing
 
 from backends.adapters.scripted import Script, Scripted
-from backends.boxes import Mark
-from backends.catalog import Card, Catalog
-from backends.engine import Engine
-from backends.errors import Fault, InvalidRequest
-from backends.machine import GIB, Machine
-from backends.models import House, Models
-from backends.types import Sampling
+from backends.catalog.cards import Card, Catalog
+from backends.core.errors import Fault, InvalidRequest
+from backends.core.types import Sampling
+from backends.engine.engine import Engine
+from backends.engine.pool import House, Models
+from backends.machine.machine import GIB, Machine
+from backends.pictures.boxes import Mark
 from tests.hostile_values import VALUES, changed, fields_of, places
-from ui import api
-from ui.asking import Asking
-from ui.choices import check_message
-from ui.desk import Desk, Values
-from ui.keeping import Keeping
-from ui.pictures import Picture
-from ui.sessions import Sessions
-from ui.tabs import TABS, TabSpec, tab
-from ui.transcript import (
+from ui.conversation.choices import check_message
+from ui.conversation.pictures import Picture
+from ui.conversation.tabs import TABS, TabSpec, tab
+from ui.conversation.transcript import (
     MAX_TURNS,
     Growing,
     Reply,
@@ -40,7 +35,12 @@ from ui.transcript import (
     Turn,
     read_conversation,
 )
-from ui.tuning import Tuning
+from ui.screen import api
+from ui.screen.asking import Asking
+from ui.screen.desk import Desk, Values
+from ui.screen.keeping import Keeping
+from ui.screen.tuning import Tuning
+from ui.visitors.sessions import Sessions
 
 SEES = frozenset({"text", "image"})
 EVERY_VALUE = pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
@@ -147,7 +147,7 @@ def test_whatever_stands_in_a_field_of_the_page(
     for component in everything(desk):
         try:
             came = component.preprocess(value)
-        except Exception:  # gradio's own refusal; `ui.faults` makes the sentence
+        except Exception:  # gradio's own refusal; `ui.visitors.faults` makes the sentence
             continue
         values: Values = standing(desk.panel, composer="Why?") | {component: came}
         toasts.clear()

@@ -52,15 +52,20 @@ def test_the_contracts_of_pyproject_are_kept() -> None:
     assert "0 broken" in done.stdout
 
 
-def test_adapters_are_imported_by_the_registry_and_by_each_other_alone() -> None:
-    outside = {name for name in importers_of("backends.adapters") if not name.startswith("backends.adapters")}
-    assert outside == {"backends.registry"}
+DOORS_OF_ADAPTERS = ("backends.adapters.registry", "backends.adapters.openai.remote_engines")
+
+
+def test_adapters_are_reached_through_the_registry_alone() -> None:
+    outside = [source for source in SOURCES if not name_of(source).startswith("backends.adapters")]
+    reached = {name for source in outside for name in imports(source) if name.startswith("backends.adapters.")}
+    assert {name for name in reached if not name.startswith(DOORS_OF_ADAPTERS)} == set()
 
 
 def test_the_registry_imports_adapters_lazily() -> None:
-    tree = ast.parse((ROOT / "backends/registry.py").read_text("utf-8"))
-    at_once = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert not [node for node in at_once if "adapters" in ast.unparse(node)]
+    tree = ast.parse((ROOT / "backends/adapters/registry.py").read_text("utf-8"))
+    at_once = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    adapters = [line for line in at_once if "backends.adapters" in line]
+    assert all("openai.remote_engines" in line or "openai.remote_pool" in line for line in adapters)
 
 
 def test_gradio_stays_in_the_ui() -> None:
@@ -70,28 +75,36 @@ def test_gradio_stays_in_the_ui() -> None:
 
 @pytest.mark.parametrize("library", HEAVY)
 def test_a_heavy_library_is_imported_by_its_own_adapter_alone(library: str) -> None:
-    own = {"xllamacpp": ("backends.adapters.llama_cpp_child",)}
+    own = {"xllamacpp": ("backends.adapters.llama_cpp.child",)}
     allowed = own.get(library, ("backends.adapters.hf_transformers", "backends.adapters.onnx_genai"))
     assert [name for name in importers_of(library) if not name.startswith(allowed)] == []
 
 
 def test_the_pure_modules_of_the_ui_know_nothing_of_gradio() -> None:
-    pure = {"ui.render", "ui.transcript", "ui.pace", "ui.choices", "ui.tabs", "ui.sessions"}
+    pure = {
+        "ui.conversation.render",
+        "ui.conversation.transcript",
+        "ui.conversation.pace",
+        "ui.conversation.choices",
+        "ui.conversation.tabs",
+        "ui.visitors.sessions",
+    }
     assert pure.isdisjoint(importers_of("gradio"))
 
 
 def test_the_transcript_and_what_is_shown_know_no_engine() -> None:
-    assert {"ui.render", "ui.transcript", "ui.pace"}.isdisjoint(importers_of("backends.engine"))
-
-
-def test_thinking_knows_no_adapter_and_adapters_know_no_engine_room() -> None:
-    rooms = importers_of("backends.engine") | importers_of("backends.models") | importers_of("backends.scheduler")
-    assert not [name for name in rooms if name.startswith("backends.adapters")]
+    assert {"ui.conversation.render", "ui.conversation.transcript", "ui.conversation.pace"}.isdisjoint(
+        importers_of("backends.engine.engine")
+    )
 
 
 @pytest.mark.parametrize(
     "module",
-    ["app", "ui.page", *(f"backends.adapters.{name}" for name in ("llama_cpp", "scripted", "hf_transformers"))],
+    [
+        "app",
+        "ui.screen.page",
+        *(f"backends.adapters.{name}" for name in ("llama_cpp.adapter", "scripted", "hf_transformers.adapter")),
+    ],
 )
 def test_importing_it_loads_no_model_library(module: str) -> None:
     code = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.catalog import Catalog
+from backends.catalog.cards import Catalog
 from tools import space
 
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}  # all that a Space knows

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from app import make_engines
-from backends import boxes
-from backends.cancel import Controls
-from backends.catalog import Catalog
-from backends.machine import Machine
-from backends.pictures import decode, fitted
-from backends.settings import read_settings
-from backends.types import Answer, Done, GenerationRequest, Image, Message, Text, Thinking
-from ui.texts import speaker
+from backends.catalog.cards import Catalog
+from backends.core.cancel import Controls
+from backends.core.types import Answer, Done, GenerationRequest, Image, Message, Text, Thinking
+from backends.host.settings import read_settings
+from backends.machine.machine import Machine
+from backends.pictures import boxes
+from backends.pictures.decoder import decode, fitted
+from ui.conversation.texts import speaker
 
 pytestmark = pytest.mark.model
 

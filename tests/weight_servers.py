@@ -19,8 +19,8 @@ from typing import TypeVar
 import pytest
 from huggingface_hub import constants
 
-from backends.types import Loading
-from backends.weights import WeightStore
+from backends.core.types import Loading
+from backends.weights.store import WeightStore
 
 Result = TypeVar("Result")
 

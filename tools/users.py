@@ -11,7 +11,7 @@ import getpass
 import sys
 from pathlib import Path
 
-from backends.accounts import Account, BadAccounts, new_account, read_accounts, write_accounts
+from backends.host.accounts import Account, BadAccounts, new_account, read_accounts, write_accounts
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from random import Random
 
-from backends import types
-from backends.cancel import Cancel
-from backends.catalog import Card
-from backends.errors import Busy, EngineDied, EngineError, PromptTooLong, UnsupportedModality
-from backends.types import Answer, Begun, Capabilities, Done, GenerationRequest, Loading, Thought, Usage
+from backends.catalog.cards import Card
+from backends.core import types
+from backends.core.cancel import Cancel
+from backends.core.errors import Busy, EngineDied, EngineError, PromptTooLong, UnsupportedModality
+from backends.core.types import Answer, Begun, Capabilities, Done, GenerationRequest, Loading, Thought, Usage
 
 _SENTENCE = (
     ("A good teacher", "A careful reader", "A patient engineer", "A curious student", "A small model"),

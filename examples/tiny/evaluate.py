@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backends import boxes
+from backends.pictures import boxes
 from examples.tiny.anatomy import MOST_VISUAL_TOKENS  # its import makes torchvision importable
 from examples.tiny.dialogues import I_ONLY_KNOW, ZH, Tongue, sum_of
 from examples.tiny.evaluation_pictures import Sample, Shape, chart, shapes, sign

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 from backends.adapters.scripted import Script, Scripted
-from backends.catalog import Catalog
-from backends.engine import Engine
-from backends.models import House, Models
-from ui.serving import serve
+from backends.catalog.cards import Catalog
+from backends.engine.engine import Engine
+from backends.engine.pool import House, Models
+from ui.server.serving import serve
 
 if __name__ == "__main__":
     models = Models(

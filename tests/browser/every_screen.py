@@ -7,14 +7,14 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from backends.accounts import Accounts, new_account, write_accounts
 from backends.adapters.scripted import Script, Scripted, tokens
-from backends.catalog import Catalog
-from backends.engine import Engine
-from backends.models import House, Models
-from backends.types import GenerationRequest
-from ui.people import People, SignIn
-from ui.serving import serve
+from backends.catalog.cards import Catalog
+from backends.core.types import GenerationRequest
+from backends.engine.engine import Engine
+from backends.engine.pool import House, Models
+from backends.host.accounts import Accounts, new_account, write_accounts
+from ui.server.serving import serve
+from ui.visitors.people import People, SignIn
 
 NAME, PASSWORD = "mia", "read aloud to all"
 WIDE = "wide" * 40

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.every_screen import NAME, PASSWORD
 from tests.browser.steps import COUNT_ANSWERS, ROOT, answered, asking, open_section, open_tab, send, served
-from ui.tabs import TABS
+from ui.conversation.tabs import TABS
 
 pytestmark = pytest.mark.browser
 

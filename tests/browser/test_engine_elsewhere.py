@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from backends.catalog import Catalog
-from tests.adapters.conftest import decodes
+from backends.catalog.cards import Catalog
+from tests.backends.adapters.conftest import decodes
 from tests.browser.conftest import MODEL
 from tests.browser.steps import ANSWER_MS, answered, open_section, send, served, set_number
 from tests.patience import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
-    from backends.adapters.llama_cpp import LlamaCpp
-    from backends.weights import WeightStore
+    from backends.adapters.llama_cpp.adapter import LlamaCpp
+    from backends.weights.store import WeightStore
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 MOST_PASSES = 500  # of the thousands that the answer would take, for a stop that comes by way of a browser and a page
@@ -50,7 +50,7 @@ def playground(
 
 @contextmanager
 def _llama_server(store: WeightStore, starter_weights: Callable[[str], Path]) -> Iterator[LlamaCpp]:
-    from backends.adapters.llama_cpp import LlamaCpp
+    from backends.adapters.llama_cpp.adapter import LlamaCpp
 
     starter_weights(MODEL)
     with closing(LlamaCpp(store, context=2048, slots=2, threads=2)) as server:

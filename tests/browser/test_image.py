@@ -13,7 +13,7 @@ from playwright.sync_api import FilePayload, Locator, Page, expect
 from tests.browser.steps import ROOT, answered, asking, open_section, open_tab, send, served
 from tests.drawn import drawn
 from tests.hostile_pictures import HOSTILE, UNUSUAL
-from ui.pictures import MOST_PICTURES
+from ui.conversation.pictures import MOST_PICTURES
 
 pytestmark = pytest.mark.browser
 

@@ -15,8 +15,8 @@ from markdown_it import MarkdownIt
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.steps import open_section, open_tab, served
-from tests.test_markdown import ALIASES, CODES
-from ui.tabs import PROGRAMMING_LANGUAGES
+from tests.ui.conversation.test_markdown import ALIASES, CODES
+from ui.conversation.tabs import PROGRAMMING_LANGUAGES
 
 pytestmark = pytest.mark.browser
 

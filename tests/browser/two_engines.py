@@ -6,11 +6,11 @@ import sys
 from dataclasses import replace
 
 from backends.adapters.scripted import Script, Scripted
-from backends.catalog import Catalog
-from backends.engine import Engine
-from backends.models import House, Models
-from backends.types import GenerationRequest, Sampling
-from ui.serving import serve
+from backends.catalog.cards import Catalog
+from backends.core.types import GenerationRequest, Sampling
+from backends.engine.engine import Engine
+from backends.engine.pool import House, Models
+from ui.server.serving import serve
 
 
 def engine(name: str, honoured: tuple[str, ...], house: House) -> Engine:

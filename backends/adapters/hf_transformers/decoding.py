@@ -21,7 +21,7 @@ from backends.adapters.hf_transformers.jobs import End, Job, Token
 from backends.adapters.hf_transformers.kv_cache import PrefixStore, can_be_cut, joined, rows_of, start_of
 from backends.adapters.hf_transformers.prompts import Prompt
 from backends.adapters.hf_transformers.sampling import Sampler, likeliest
-from backends.types import Loading
+from backends.core.types import Loading
 
 PIECE_SECONDS = 0.25  # how long one piece of a prompt should take to read
 FIRST_PIECE, LARGEST_PIECE = 64, 2048  # tokens

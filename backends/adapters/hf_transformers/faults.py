@@ -6,7 +6,7 @@ import logging
 
 import torch
 
-from backends.errors import EngineDied, EngineError, OutOfMemory
+from backends.core.errors import EngineDied, EngineError, OutOfMemory
 
 log = logging.getLogger(__name__)
 

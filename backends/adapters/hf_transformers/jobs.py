@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from backends.adapters.hf_transformers.prompts import Prompt
 from backends.adapters.hf_transformers.sampling import Sampler
-from backends.types import Loading, Reason, Sampling
+from backends.core.types import Loading, Reason, Sampling
 
 
 @dataclass(frozen=True, slots=True)

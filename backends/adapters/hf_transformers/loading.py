@@ -21,9 +21,9 @@ from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, GgufConfig
 
 from backends.adapters.hf_transformers.prompts import ChatFormat
-from backends.catalog import Card
-from backends.types import Loading
-from backends.weight_files import free_bytes, no_room
+from backends.catalog.cards import Card
+from backends.core.types import Loading
+from backends.weights.files import free_bytes, no_room
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()

@@ -16,7 +16,7 @@ import torch
 from jinja2 import TemplateError
 from qwen_vl_utils import process_vision_info
 
-from backends.adapters.placeholders import (
+from backends.adapters.llama_cpp.placeholders import (
     Guard,
     Placeholders,
     fragments,
@@ -26,9 +26,9 @@ from backends.adapters.placeholders import (
     runs,
     words,
 )
-from backends.special_tokens import defuse
-from backends.thinking import CLOSE, OPEN
-from backends.types import GenerationRequest, Image, Message, Text
+from backends.core.special_tokens import defuse
+from backends.core.types import GenerationRequest, Image, Message, Text
+from backends.engine.thinking import CLOSE, OPEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from backends.types import Sampling
+from backends.core.types import Sampling
 
 
 class Sampler:

@@ -19,8 +19,8 @@ import spaces
 from backends.adapters.hf_transformers.decoding import Decoder
 from backends.adapters.hf_transformers.jobs import End, Job, Told
 from backends.adapters.hf_transformers.prompts import Prompt
-from backends.errors import EngineError
-from backends.types import Sampling
+from backends.core.errors import EngineError
+from backends.core.types import Sampling
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The models as data: cards, what their names mean, and which one suits a task and a machine."""

@@ -1,0 +1,1 @@
+"""What a host says: settings, accounts, the key that signs."""

@@ -1,0 +1,1 @@
+"""Files of weights: where they come from, and that they are whole."""

@@ -1,0 +1,1 @@
+"""A conversation and how it is shown. Pure: no gradio in here."""

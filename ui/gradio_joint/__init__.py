@@ -1,0 +1,1 @@
+"""Where Gradio is changed: a file for each change."""

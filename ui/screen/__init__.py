@@ -1,0 +1,1 @@
+"""The tabs: components, what they do, and the named endpoints."""

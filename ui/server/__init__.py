@@ -1,0 +1,1 @@
+"""What a stranger meets: every route of ours, and who may use it."""
