@@ -6,9 +6,9 @@ PY = $(VENV)/bin/python
 unexport PYTHONDONTWRITEBYTECODE  # without what was compiled before, the tests take 5 s longer to be found, in each process
 
 # Torch alone takes 4 s to import, in each process.
-WITHOUT_TORCH = --ignore-glob 'tests/adapters/test_hf_*' --ignore tests/test_tiny.py
+WITHOUT_TORCH = --ignore-glob 'tests/backends/adapters/test_hf_*' --ignore tests/test_tiny.py
 
-.PHONY: run setup setup-transformers test check fix bench space tiny dev npm-is-missing clean
+.PHONY: run setup setup-transformers test check lint fix bench space tiny dev npm-is-missing clean
 
 run: setup
 	$(PY) app.py $(ARGS)
@@ -43,15 +43,23 @@ $(VENV)/.installed-dev: requirements.txt requirements-transformers.txt requireme
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $(VENV)/.installed $(VENV)/.installed-transformers $@
 
-test: dev
-	$(PY) -m pytest
+# Most of the tests wait for each other's threads more than they compute, so that three workers share two cores. What
+# drives a browser, a real model or a crowd has the machine for itself.
+FAST = not model and not browser and not crowd
+AT_ONCE = $(PY) -m pytest -q -n 3 --dist loadfile -m "$(FAST)"
 
-check: dev
+test: dev
+	$(AT_ONCE)
+	$(PY) -m pytest -m "not ($(FAST))"
+
+lint: dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --cache-dir .import_linter_cache
-	$(PY) -m pytest -q --hypothesis-profile quick -n auto --dist loadfile -m "not model and not browser and not crowd" $(WITHOUT_TORCH)
+
+check: lint
+	$(AT_ONCE) --hypothesis-profile quick $(WITHOUT_TORCH)
 
 fix: dev
 	$(PY) -m ruff check --fix .

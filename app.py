@@ -15,7 +15,7 @@ from backends.core import logs
 from backends.core.cancel import Cancel
 from backends.engine.engine import Engine
 from backends.engine.limits import Limits
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from backends.engine.room import Room
 from backends.host.accounts import Accounts
 from backends.host.problems import problems_elsewhere
@@ -38,7 +38,7 @@ def make_engines(settings: Settings, machine: Machine) -> dict[str, Engine]:
         fixed = settings.model
         if name != default and fixed and not catalog.get(fixed).sources(shelf):
             fixed = ""  # the host's model has no files for this engine
-        models = Models(
+        models = LocalModels(
             catalog.with_quantised(name) if registry.quantises(name, machine) else catalog,
             shelf,
             registry.capabilities(name),

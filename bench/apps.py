@@ -30,13 +30,13 @@ def playground() -> dict[str, Any]:
     from backends.catalog.cards import Catalog
     from backends.core.types import GenerationRequest
     from backends.engine.engine import Engine
-    from backends.engine.pool import Models
+    from backends.engine.pool import LocalModels
 
     def script(request: GenerationRequest) -> Script:
         question = Question.read(request.messages[-1].text)
         return Script(answer=question.answer(), prompt_delay_s=question.delay_s, interval_s=question.interval_s)
 
-    models = Models(
+    models = LocalModels(
         Catalog.read(),
         "llama_cpp",
         registry.capabilities("scripted"),

@@ -21,7 +21,7 @@ from backends.adapters.scripted import Script, Scripted, tokens
 from backends.catalog.cards import Catalog
 from backends.core.types import GenerationRequest
 from backends.engine.engine import Engine
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from backends.host.settings import Settings
 from backends.machine.machine import GIB, Machine
 from ui.server.serving import serve
@@ -38,7 +38,7 @@ def quick(request: GenerationRequest) -> Script:
 
 
 def scripted(script: Callable[[GenerationRequest], Script]) -> Engine:
-    models = Models(
+    models = LocalModels(
         Catalog.read(),
         "llama_cpp",  # whose models the script plays
         Scripted().capabilities,

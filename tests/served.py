@@ -15,7 +15,7 @@ from backends.adapters.scripted import Script, Scripted
 from backends.catalog.cards import Card, Catalog
 from backends.core.types import GenerationRequest
 from backends.engine.engine import Engine
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from backends.engine.room import Room
 from backends.machine.machine import GIB, Machine
 from ui.server.serving import serve
@@ -32,7 +32,7 @@ class Served:
 
 def scripted_engine(card: Card, script: Callable[[GenerationRequest], Script], room: Room | None = None) -> Engine:
     """An engine on a machine with four cores and 16 GiB."""
-    models = Models(
+    models = LocalModels(
         Catalog((card,)),
         "scripted",
         Scripted().capabilities,

@@ -18,7 +18,7 @@ from backends.catalog.cards import Card, Catalog
 from backends.core.errors import Fault, InvalidRequest
 from backends.core.types import Sampling
 from backends.engine.engine import Engine
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from backends.machine.machine import GIB, Machine
 from backends.pictures.boxes import Mark
 from tests.hostile_values import VALUES, changed, fields_of, places
@@ -48,7 +48,7 @@ EVERY_VALUE = pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 
 @pytest.fixture(scope="module")
 def engine(card: Card) -> Iterator[Engine]:
-    models = Models(
+    models = LocalModels(
         Catalog((seeing(card),)),
         "scripted",
         Scripted(modalities=SEES).capabilities,
@@ -147,7 +147,7 @@ def test_whatever_stands_in_a_field_of_the_page(
     for component in everything(desk):
         try:
             came = component.preprocess(value)
-        except Exception:  # gradio's own refusal; `ui.visitors.faults` makes the sentence
+        except Exception:  # gradio's own refusal; `ui.gradio_joint.exceptions` makes the sentence
             continue
         values: Values = standing(desk.panel, composer="Why?") | {component: came}
         toasts.clear()
@@ -277,7 +277,7 @@ def test_a_field_says_which_half_it_holds() -> None:
 
 def test_half_a_character_in_an_answer_is_shown_as_one_that_is_missing(card: Card) -> None:
     """As a server may send it that cuts between two pieces."""
-    models = Models(
+    models = LocalModels(
         Catalog((card,)),
         "scripted",
         Scripted().capabilities,

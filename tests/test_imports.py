@@ -80,22 +80,9 @@ def test_a_heavy_library_is_imported_by_its_own_adapter_alone(library: str) -> N
     assert [name for name in importers_of(library) if not name.startswith(allowed)] == []
 
 
-def test_the_pure_modules_of_the_ui_know_nothing_of_gradio() -> None:
-    pure = {
-        "ui.conversation.render",
-        "ui.conversation.transcript",
-        "ui.conversation.pace",
-        "ui.conversation.choices",
-        "ui.conversation.tabs",
-        "ui.visitors.sessions",
-    }
-    assert pure.isdisjoint(importers_of("gradio"))
-
-
 def test_the_transcript_and_what_is_shown_know_no_engine() -> None:
-    assert {"ui.conversation.render", "ui.conversation.transcript", "ui.conversation.pace"}.isdisjoint(
-        importers_of("backends.engine.engine")
-    )
+    pure = {f"ui.conversation.{name}" for name in ("render", "transcript", "pace", "markdown", "stage")}
+    assert pure.isdisjoint(importers_of("backends.engine"))
 
 
 @pytest.mark.parametrize(

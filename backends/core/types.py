@@ -129,6 +129,19 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
+class Asker:
+    """`person`: the key under which turns are taken; `conversation`: that for engines which keep one on a replica;
+    `address`: with whom they share places."""
+
+    person: str = ""
+    conversation: str = ""
+    address: str = ""
+
+
+NOBODY = Asker()
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One question. `conversation` is the same for all questions of one, and tells nothing of whose it is; `person` is
     the key under which its asker waits for a turn, `address` whom they share places with; neither leaves the

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
-from backends.adapters.openai.remote_pool import RemoteModels
 from backends.catalog.cards import Card
 from backends.core.cancel import Controls
 from backends.core.errors import (
@@ -40,7 +39,7 @@ from backends.core.types import (
     Usage,
 )
 from backends.engine.metrics import Answered, Outcome
-from backends.engine.pool import Models
+from backends.engine.pool import ModelPool
 from backends.engine.room import Room
 from backends.engine.thinking import prepare, think_then_answer
 
@@ -56,7 +55,7 @@ class Engine:
     """The way from a request to its events. `models` holds what is loaded and decides what may be; `room` is what
     this engine shares with the others. `last_token_at`: time.monotonic() of the last token that anybody was given."""
 
-    def __init__(self, models: Models | RemoteModels, room: Room | None = None) -> None:
+    def __init__(self, models: ModelPool, room: Room | None = None) -> None:
         self.models = models
         self.room = room or Room()
         self.last_token_at: float | None = None
@@ -69,8 +68,7 @@ class Engine:
     @property
     def label(self) -> str:
         """What the picker calls it: people have to know where their text goes."""
-        remote = isinstance(self.models, RemoteModels)
-        return f"{self.models.engine} · {self.place or 'localhost'}" if remote else self.name
+        return self.name if self.models.ours else f"{self.models.engine} · {self.place or 'localhost'}"
 
     @property
     def name(self) -> str:

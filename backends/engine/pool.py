@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from typing import Protocol
 
 from backends.catalog import choice as hardware
 from backends.catalog.cards import Artefact, Card, Catalog
 from backends.catalog.choice import Fit, Ranked
 from backends.core.cancel import Cancel
-from backends.core.errors import OutOfMemory
+from backends.core.errors import EngineError, OutOfMemory
 from backends.core.types import Backend, Capabilities, Loading
 from backends.engine.scheduler import Line
 from backends.machine.machine import Machine
@@ -83,15 +84,56 @@ class House:
         return replace(machine, ram_available=max(0, machine.ram_available + change[False]), gpus=tuple(gpus))
 
 
-class Models:
+class ModelPool(Protocol):
+    """What local and remote models share. Nothing asks which of the two it has; `ours` says what there is to tell.
+
+    `ours`: whether they lie in memory that the playground knows of. `place`: the host where they run, empty for this
+    machine. `reached`: whether it has ever said what it has. `trouble`: why it cannot be used now.
+    """
+
+    catalog: Catalog
+    engine: str
+    ours: bool
+    place: str
+    trouble: EngineError | None
+
+    @property
+    def reached(self) -> bool: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def choose(self, task: str) -> Card: ...
+
+    def ranked(self, task: str) -> list[Ranked]: ...
+
+    def judge(self, card: Card, task: str) -> Ranked: ...
+
+    def get(self, card: Card) -> Model: ...
+
+    def ready(self, model: Model, cancel: Cancel) -> Generator[Loading, None, Backend | None]: ...
+
+    def loaded(self) -> list[Model]: ...
+
+    def visual_tokens(self, card: Card) -> int: ...
+
+    def require_room_to_look(self, card: Card, visual_tokens: int) -> None: ...
+
+    @property
+    def hub_reachable(self) -> Callable[[], bool]: ...
+
+    def close(self) -> None: ...
+
+
+class LocalModels:
     """All models that this machine may run on `engine`; thread-safe.
 
     `choice` is a card id that a host has fixed for every task that it suits, or empty for the machine's own choice.
     Engines that are served together share their `house`.
     """
 
-    place = ""
-    """The host where they run; this machine has no name here."""
+    ours, place, reached = True, "", True
+    trouble: EngineError | None = None
 
     def __init__(
         self,

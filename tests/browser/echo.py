@@ -7,11 +7,11 @@ import sys
 from backends.adapters.scripted import Script, Scripted
 from backends.catalog.cards import Catalog
 from backends.engine.engine import Engine
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from ui.server.serving import serve
 
 if __name__ == "__main__":
-    models = Models(
+    models = LocalModels(
         Catalog.read(),
         "llama_cpp",
         Scripted().capabilities,

@@ -11,7 +11,7 @@ from backends.adapters.scripted import Script, Scripted, tokens
 from backends.catalog.cards import Catalog
 from backends.core.types import GenerationRequest
 from backends.engine.engine import Engine
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from backends.host.accounts import Accounts, new_account, write_accounts
 from ui.server.serving import serve
 from ui.visitors.people import People, SignIn
@@ -68,7 +68,7 @@ def script(asked: GenerationRequest) -> Script:
 def engine(name: str, house: House) -> Engine:
     modalities = frozenset({"text", "image"})
     capabilities = replace(Scripted().capabilities, engine=name, modalities=modalities)
-    models = Models(
+    models = LocalModels(
         Catalog.read(),
         "llama_cpp",
         capabilities,

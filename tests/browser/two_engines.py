@@ -9,7 +9,7 @@ from backends.adapters.scripted import Script, Scripted
 from backends.catalog.cards import Catalog
 from backends.core.types import GenerationRequest, Sampling
 from backends.engine.engine import Engine
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from ui.server.serving import serve
 
 
@@ -33,7 +33,7 @@ def engine(name: str, honoured: tuple[str, ...], house: House) -> Engine:
         pictures = sum(len(message.images) for message in asked.messages)
         return Script(answer=(f"{name} read {len(asked.messages)}, ", f"saw {pictures}"))
 
-    models = Models(
+    models = LocalModels(
         Catalog.read(),
         "llama_cpp",
         capabilities,

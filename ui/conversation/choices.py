@@ -18,7 +18,18 @@ from backends.core.errors import Fault, InvalidRequest
 from backends.core.logs import logger
 from backends.core.nearest import nearest, quoted
 from backends.core.special_tokens import has_control_tokens
-from backends.core.types import Answer, Event, Failure, GenerationRequest, Message, Sampling, Thinking, Thought
+from backends.core.types import (
+    NOBODY,
+    Answer,
+    Asker,
+    Event,
+    Failure,
+    GenerationRequest,
+    Message,
+    Sampling,
+    Thinking,
+    Thought,
+)
 from backends.engine.engine import Engine
 from backends.pictures import boxes
 from ui.conversation.pace import Tagged, paced
@@ -27,7 +38,6 @@ from ui.conversation.render import fold
 from ui.conversation.tabs import Instructions, TabSpec
 from ui.conversation.transcript import MAX_NAME, Reply, Stats, Transcript
 from ui.conversation.words import MAX_MESSAGE, MAX_SYSTEM, check_text, whole
-from ui.visitors.people import NOBODY, Asker
 
 log = logger(__name__)
 

@@ -1,15 +1,15 @@
-"""The texts of the interface in six languages: labels through gradio's I18n, sentences made on the server by `say`.
+"""The texts of the interface in six languages, from `i18n/<language>.json`.
 
-Both read the same files, `i18n/<language>.json`. English is complete by test; a key missing elsewhere falls back to it.
+English is complete by test; a key missing elsewhere falls back to it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-
-import gradio as gr
+from typing import Protocol
 
 from ui.conversation.render import Say
 
@@ -25,22 +25,20 @@ LANGUAGES = {
 COOKIE = "playground-language"
 
 
+class Asked(Protocol):
+    """What tells a visitor's language."""
+
+    @property
+    def cookies(self) -> Mapping[str, str]: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
 @cache
 def dictionaries() -> dict[str, dict[str, str]]:
     texts = {code: json.loads((FOLDER / f"{code}.json").read_text("utf-8")) for code in LANGUAGES}
     return {code: texts["en"] | own for code, own in texts.items()}
-
-
-@cache
-def i18n() -> gr.I18n:
-    # Browsers report 'zh-CN' or 'de-DE'; gradio looks for that first and then for the part before the hyphen.
-    return gr.I18n(**dictionaries())
-
-
-def label(key: str) -> gr.I18nData:
-    """A label that the browser translates. Raises KeyError on a key that English lacks."""
-    dictionaries()["en"][key]
-    return i18n()(key)
 
 
 @cache
@@ -54,11 +52,11 @@ def speaker(language: str) -> Say:
     return say
 
 
-def say_for(request: gr.Request | None) -> Say:
+def say_for(request: Asked | None) -> Say:
     return speaker(language_for(request))
 
 
-def language_for(request: gr.Request | None) -> str:
+def language_for(request: Asked | None) -> str:
     """The visitor's language: what they chose, else the first one their browser asks for that there is."""
     if request is None:
         return "en"

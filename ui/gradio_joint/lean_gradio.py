@@ -8,7 +8,7 @@ telling the log no words of anybody's.
 - Every answer makes a table of the last ten thousand with pandas, for a dashboard that is switched off.
 - Whatever a caller sends in the shape of a file is looked for, and fetched where its path is a URL.
 - An exception in a handler is printed as it is, and many of gradio's own quote the value that they refuse; the visitor
-  is told 'Error' (see `ui/visitors/faults.py`).
+  is told 'Error' (see `ui/gradio_joint/exceptions.py`).
 
 Each reaches into Gradio 6.31; tests hold them against the original, and without them everything works, only slower.
 """
@@ -40,7 +40,7 @@ from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, travers
 
 from backends.core.logs import logger
 from ui.conversation.texts import speaker
-from ui.visitors.faults import Unfit, refusal
+from ui.gradio_joint.exceptions import Unfit, refusal
 from ui.visitors.owners import KEPT_SECONDS, is_theirs, new_page
 from ui.visitors.people import NAMELESS, visitor
 

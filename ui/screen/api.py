@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from backends.core.cancel import Controls
 from backends.core.errors import Fault, InvalidRequest, PlaygroundError
 from backends.core.logs import logger
-from backends.core.types import Failure, Sampling
+from backends.core.types import NOBODY, Asker, Failure, Sampling
 from backends.engine.engine import Engine
 from backends.pictures.boxes import as_json
 from backends.pictures.decoder import decode
@@ -25,7 +25,7 @@ from ui.conversation.pictures import Picture, attached, check_count
 from ui.conversation.tabs import TABS, TabSpec
 from ui.conversation.transcript import MAX_TURNS, Reply, Stats, Transcript, Turn
 from ui.conversation.words import MAX_MESSAGE, check_text
-from ui.visitors.people import NOBODY, Asker, asker
+from ui.visitors.people import asker
 from ui.visitors.uploads import uploaded_bytes, uploaded_name
 
 log = logger(__name__)

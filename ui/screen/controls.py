@@ -11,7 +11,8 @@ from backends.catalog.cards import OfficialSampling
 from backends.core.types import Capabilities, Sampling
 from ui.conversation.choices import bounds
 from ui.conversation.render import Say
-from ui.conversation.texts import label, speaker
+from ui.conversation.texts import speaker
+from ui.screen.labels import label
 
 STEPS = {"temperature": 0.05, "top_p": 0.01, "min_p": 0.01, "presence_penalty": 0.1, "repetition_penalty": 0.01}
 

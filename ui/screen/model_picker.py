@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from backends.adapters.openai.remote_pool import RemoteModels
 from backends.catalog.cards import Card
 from backends.catalog.choice import Ranked
-from backends.engine.pool import Models
+from backends.engine.pool import ModelPool
 from ui.conversation.markdown import as_words
 from ui.conversation.render import Say
 
@@ -17,11 +16,11 @@ def choices(ranked: list[Ranked], own_choice: Card | None, say: Say, remote: boo
     return rows + [(f"{card.name} ⊘ {reason}" if reason else card.name, card.id) for card, _, reason in ranked]
 
 
-def describe(models: Models | RemoteModels, task: str, card: Card, say: Say) -> str:
+def describe(models: ModelPool, task: str, card: Card, say: Say) -> str:
     """What the Model section says under the picker."""
     _, fit, reason = models.judge(card, task)
     engine, name = models.capabilities.engine, f"**{as_words(card.name)}**"  # a server may call its models anything
-    if isinstance(models, RemoteModels):
+    if not models.ours:
         if not models.reached:
             name = f"**{as_words(models.engine)}**"
         lines = [say("model_line_remote", name=name, engine=engine, place=as_words(models.place or "localhost"))]
@@ -49,6 +48,6 @@ def describe(models: Models | RemoteModels, task: str, card: Card, say: Say) -> 
     return "\n\n".join(lines)
 
 
-def _abilities(models: Models | RemoteModels) -> dict[str, bool]:
+def _abilities(models: ModelPool) -> dict[str, bool]:
     can = models.capabilities
     return {"lacks_continuing": can.continues, "lacks_seed": can.seeded}

@@ -11,11 +11,12 @@ import gradio as gr
 from backends.engine.engine import Engine
 from backends.machine.machine import THIS_MACHINE
 from ui.conversation.tabs import TABS
-from ui.conversation.texts import LANGUAGES, label, say_for
+from ui.conversation.texts import LANGUAGES, say_for
 from ui.gradio_joint.lean_gradio import LeanBlocks
 from ui.screen import api
 from ui.screen.desk import Desk, Update, Values
 from ui.screen.handlers import QUICK, restored, wire
+from ui.screen.labels import label
 from ui.screen.panel import build_panel
 from ui.screen.status.tab import Status
 from ui.visitors.people import visitor

@@ -14,10 +14,11 @@ from ui.conversation.choices import MAX_BUDGET
 from ui.conversation.formulas import MARKS
 from ui.conversation.stage import stage
 from ui.conversation.tabs import MAX_TARGETS, Option, TabSpec, languages
-from ui.conversation.texts import label, speaker
+from ui.conversation.texts import speaker
 from ui.conversation.transcript import Transcript
 from ui.conversation.words import MAX_MESSAGE
 from ui.screen.controls import sampling_controls, source_line
+from ui.screen.labels import label
 from ui.screen.picture_panel import PicturePanel, build_stage, visual_tokens_slider
 
 STORAGE_KEY = "qwen-playground"  # gradio wants one; what is stored is the visitor's own, in their own browser

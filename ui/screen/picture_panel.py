@@ -12,7 +12,7 @@ from backends.catalog.choice import gigabytes, looking_bytes
 from backends.catalog.eyes import Eyes
 from ui.conversation.pictures import Picture, cost
 from ui.conversation.render import Say
-from ui.conversation.texts import label
+from ui.screen.labels import label
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from backends.adapters.openai.remote_pool import RemoteModels
 from backends.catalog.cards import Card
 from backends.catalog.choice import Ranked
 from backends.core.errors import InvalidRequest
@@ -126,8 +125,9 @@ class Tuning:
         }
 
     def _picker(self, engine: Engine, ranked: list[Ranked], model: str, say: Say) -> Any:
-        remote = isinstance(engine.models, RemoteModels)
-        return gr.update(choices=model_picker.choices(ranked, self.desk.own_choice(engine), say, remote), value=model)
+        own_choice = self.desk.own_choice(engine)
+        choices = model_picker.choices(ranked, own_choice, say, remote=not engine.models.ours)
+        return gr.update(choices=choices, value=model)
 
     def _controls(self, engine: Engine, card: Card, thinking: bool, kept: dict[str, Any], say: Say) -> Update:
         """What follows from engine, model and mode. `kept`: the sampling values that the visitor changed."""

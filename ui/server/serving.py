@@ -16,8 +16,9 @@ from starlette.responses import Response
 from backends.engine.engine import Engine
 from backends.engine.gate import LAST_WORDS_SECONDS, Gate
 from backends.pictures.decoder import MAX_BYTES
-from ui.conversation.texts import dictionaries, i18n
+from ui.conversation.texts import dictionaries
 from ui.gradio_joint import http_server as gradio_server
+from ui.screen.labels import i18n
 from ui.screen.page import build
 from ui.server.doors import Doors
 from ui.server.health import health_routes

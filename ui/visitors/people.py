@@ -19,25 +19,13 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from backends.core.types import Asker
 from backends.host.accounts import Accounts
 from ui.visitors.forgotten import Forgotten
 
 COOKIE = "playground_seat"
 SEAT_SECONDS = 30 * 24 * 3600
 NAME_SECONDS = 12 * 3600  # a school day; then the name or the class code is asked for again
-
-
-@dataclass(frozen=True, slots=True)
-class Asker:
-    """`person`: the key under which turns are taken; `conversation`: that for engines which keep one on a replica;
-    `address`: with whom they share places, as `Visitor`."""
-
-    person: str = ""
-    conversation: str = ""
-    address: str = ""
-
-
-NOBODY = Asker()
 
 
 @dataclass(frozen=True, slots=True)

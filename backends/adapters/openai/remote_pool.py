@@ -1,4 +1,4 @@
-"""The models of one remote engine: what its server offers, as cards. Has the face of `Models`, and none of its memory.
+"""The models of one remote engine: what its server offers, as cards. A `ModelPool` without memory of its own.
 
 A server is asked when someone looks at its models, at most every few seconds; while it is down, what it last offered
 stays in the list with the reason why it cannot be used.
@@ -52,6 +52,8 @@ OpenRemote = Callable[[Offer, Served], Backend]
 
 class RemoteModels:
     """What `entry`'s server offers; thread-safe. `known` are the playground's cards."""
+
+    ours = False
 
     def __init__(
         self, known: Catalog, entry: RemoteEngine, look: Look, open_backend: OpenRemote, hang_up: Callable[[], None]

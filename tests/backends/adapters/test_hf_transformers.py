@@ -538,7 +538,7 @@ from backends.core.cancel import Cancel
 from backends.catalog.cards import Catalog
 from backends.catalog.choice import RAM_RESERVE, RAM_SHARE, fit
 from backends.machine.machine import Machine
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from backends.core.types import GenerationRequest, Message, Sampling
 from backends.weights.store import WeightStore
 
@@ -555,7 +555,7 @@ def machine():
     return replace(Machine.detect(), ram_total=total, ram_available=total - (held() - before))
 
 store = WeightStore(Path(sys.argv[1]), offline=True)
-models = Models(
+models = LocalModels(
     Catalog((one, other)), "transformers", CAPABILITIES,
     lambda card, fit: HfTransformers(store, context=fit.context, slots=fit.slots, threads=2),
     lambda artefact: True, house=House(machine),

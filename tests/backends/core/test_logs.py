@@ -22,7 +22,7 @@ from backends.core.cancel import Controls
 from backends.core.logs import adopt, configure, daily_hash, logger
 from backends.core.types import GenerationRequest, Message, Sampling
 from backends.engine.engine import Engine
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from backends.machine.machine import GIB, Machine
 
 KEY = b"k" * 32
@@ -277,7 +277,7 @@ def test_of_a_question_and_its_answer_the_log_has_figures_and_not_a_word(
     if fault:
         script = Script(("secret thought ",), ("secret answer ",), fail_after=1, error=fault)
     backend = Scripted(script)
-    models = Models(
+    models = LocalModels(
         Catalog((card,)), "scripted", backend.capabilities, lambda card, fit: backend, lambda artefact: True,
         house=House(lambda: Machine(1, 1, 16 * GIB, 16 * GIB)),
     )  # fmt: skip

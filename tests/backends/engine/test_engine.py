@@ -38,7 +38,7 @@ from backends.core.types import (
 from backends.engine.engine import ANSWER_SHARE, LEAST_ANSWER, Engine, fit_into_context
 from backends.engine.limits import Limits, Rules
 from backends.engine.metrics import Answered
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from backends.engine.room import Room
 from backends.engine.thinking import CLOSING_SENTENCE
 from backends.machine.machine import GIB, Machine
@@ -65,7 +65,7 @@ class Site:
         self, card: Card, backend: Backend, capabilities: Capabilities | None = None, rules: Rules | None = None
     ) -> None:
         self.card, self.backend, self.opened = card, backend, 0
-        self.models = Models(
+        self.models = LocalModels(
             Catalog((card,)), "scripted", capabilities or backend.capabilities, self._open, lambda artefact: True,
             house=House(lambda: Machine(1, 1, 16 * GIB, 16 * GIB)),
         )  # fmt: skip

@@ -21,7 +21,7 @@ from backends.catalog.choice import Fit, looking_bytes
 from backends.core.cancel import Cancel
 from backends.core.errors import EngineDied, OutOfMemory, SourceUnreachable, UnknownModel
 from backends.core.types import Backend, Loading
-from backends.engine.pool import House, Model, Models
+from backends.engine.pool import House, LocalModels, Model
 from backends.machine.machine import GIB, Gpu, Machine
 from tests.patience import FOREVER_S, PATIENCE_S, eventually
 
@@ -51,7 +51,7 @@ class Site:
         obtainable = options.pop("obtainable", lambda artefact: True)
         house = House(self.detect)
         self.models, self.other = (
-            Models(
+            LocalModels(
                 catalog, engine, Scripted().capabilities, partial(self._open, mark), obtainable, house=house, **options
             )
             for engine, mark in (("scripted", ""), ("transformers" if gpu else "scripted", "+"))

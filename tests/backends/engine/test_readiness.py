@@ -20,7 +20,7 @@ from backends.core.types import Answer, Done, GenerationRequest, Message, Sampli
 from backends.engine import readiness, scheduler
 from backends.engine.engine import Engine
 from backends.engine.limits import Limits, Rules
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from backends.engine.readiness import FRESH_SECONDS, Readiness
 from backends.engine.room import Room
 from backends.machine.machine import GIB, Machine
@@ -38,7 +38,7 @@ class Probed(Engine):
         self.script, self.card, self.asked = script or HELLO, card, list[GenerationRequest]()
         self.backend: Scripted = how.pop("backend", None) or Scripted(self._said, **how)
         super().__init__(
-            Models(
+            LocalModels(
                 Catalog((card,)), "scripted", self.backend.capabilities, lambda card, fit: self.backend,
                 lambda artefact: True, house=House(lambda: Machine(1, 1, 16 * GIB, 16 * GIB)),
             ),

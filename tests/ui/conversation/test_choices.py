@@ -18,7 +18,7 @@ from backends.core.cancel import Controls
 from backends.core.errors import InvalidRequest, UnknownModel
 from backends.core.types import Sampling, Text, Thinking
 from backends.engine.engine import Engine
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from backends.machine.machine import GIB, Machine
 from ui.conversation.choices import MAX_BUDGET, MAX_MESSAGE, answers, bounds, check_message, check_sampling, choose
 from ui.conversation.tabs import MAX_TARGETS, PROGRAMMING_LANGUAGES, TABS, tab
@@ -32,7 +32,7 @@ BROKEN = tuple(name for name in FIELDS if name not in WHOLE)
 
 @pytest.fixture
 def engine(card: Card) -> Engine:
-    models = Models(
+    models = LocalModels(
         Catalog((card,)), "scripted", Scripted().capabilities,
         lambda card, fit: Scripted(Script(("hm ",), ("yes ", "no ")), parallel=4), lambda artefact: True,
         house=House(lambda: Machine(2, 2, 16 * GIB, 16 * GIB)),

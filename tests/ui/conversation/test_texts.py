@@ -13,6 +13,7 @@ import pytest
 
 from backends.pictures.decoder import decode
 from ui.conversation import tabs, texts
+from ui.screen import labels
 
 LANGUAGE_ROWS = tomllib.loads((tabs.EXAMPLES / "languages.toml").read_text("utf-8"))["language"]
 PROMPTS = tomllib.loads((tabs.EXAMPLES / "prompts.toml").read_text("utf-8"))
@@ -95,7 +96,7 @@ def test_english_names_every_tab_and_its_options(tab: tabs.TabSpec) -> None:
 
 def test_a_label_that_english_lacks_is_a_mistake() -> None:
     with pytest.raises(KeyError, match="no_such_label"):
-        texts.label("no_such_label")
+        labels.label("no_such_label")
 
 
 # Whose language

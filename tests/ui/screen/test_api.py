@@ -23,7 +23,7 @@ from backends.catalog.cards import Card, Catalog
 from backends.core.errors import EngineDied
 from backends.core.types import GenerationRequest, Sampling
 from backends.engine.engine import Engine
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from backends.machine.machine import GIB, Machine
 from tests.hostile_pictures import HOSTILE, UNUSUAL, Colour
 from tests.patience import PATIENCE_S, eventually
@@ -134,7 +134,7 @@ def launched(card: Card) -> Iterator[App]:
     """'Test model' reads text alone and is everybody's choice, but for pictures."""
     cards = Catalog((card, seeing(card, id="seeing-model", name="Seeing model")))
     steps = ((0.5, 0.01), (1.0, 0.01))
-    models = Models(
+    models = LocalModels(
         cards,
         "scripted",
         Scripted(modalities=SEES).capabilities,
@@ -143,7 +143,7 @@ def launched(card: Card) -> Iterator[App]:
         house=House(lambda: Machine(4, 4, 16 * GIB, 16 * GIB)),
     )
     engine = Engine(models)
-    unasked = Models(
+    unasked = LocalModels(
         cards,
         "scripted",
         Scripted().capabilities,

@@ -26,7 +26,7 @@ from backends.catalog.choice import looking_bytes
 from backends.catalog.eyes import Eyes
 from backends.core.types import GenerationRequest
 from backends.engine.engine import Engine
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from backends.machine.machine import GIB, Machine
 from backends.pictures.boxes import Mark
 from backends.pictures.decoder import decode
@@ -60,7 +60,7 @@ class Tab:
         self.warnings: list[str] = []
         self.notes: list[str] = []
         self.requests: list[GenerationRequest] = []
-        models = Models(
+        models = LocalModels(
             Catalog((text, seer)), "scripted", Scripted(modalities=sees).capabilities,
             lambda card, fit: Scripted(self._script, parallel=fit.slots, context=fit.context, modalities=sees),
             lambda artefact: True, house=House(lambda: Machine(2, 2, 16 * GIB, 16 * GIB)),
@@ -621,7 +621,7 @@ def test_a_demo_says_what_it_is_wherever_it_answers(tab: Tab, card: Card, monkey
 
 
 def test_the_tab_is_there_where_no_model_sees(tab: Tab, card: Card) -> None:
-    models = Models(
+    models = LocalModels(
         Catalog((card,)), "scripted", replace(Scripted().capabilities), lambda card, fit: pytest.fail("not asked"),
         lambda artefact: True, house=House(lambda: Machine(2, 2, 16 * GIB, 16 * GIB)),
     )  # fmt: skip

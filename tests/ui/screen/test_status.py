@@ -24,7 +24,7 @@ from backends.core.cancel import Cancel
 from backends.engine.engine import Engine
 from backends.engine.limits import Limits, Rules
 from backends.engine.metrics import Answered, Outcome
-from backends.engine.pool import House, Model, Models
+from backends.engine.pool import House, LocalModels, Model
 from backends.engine.room import Room
 from backends.machine.machine import GIB, Machine
 from tests.patience import PATIENCE_S
@@ -50,7 +50,7 @@ def request(visitor: Visitor = GUEST, language: str = "en") -> Any:
 
 
 def engine_of(*cards: Card, room: Room | None = None) -> Engine:
-    models = Models(
+    models = LocalModels(
         Catalog(cards),
         "scripted",
         Scripted().capabilities,

@@ -16,7 +16,7 @@ from backends.adapters.scripted import Script, Scripted
 from backends.catalog.cards import Card, Catalog
 from backends.core.types import Sampling
 from backends.engine.engine import Engine
-from backends.engine.pool import House, Models
+from backends.engine.pool import House, LocalModels
 from backends.machine.machine import GIB, Machine
 from ui.conversation.transcript import Growing, Reply, Transcript
 from ui.screen.asking import Asking
@@ -31,7 +31,7 @@ FIELDS = tuple(Sampling.model_fields)
 
 def engine(name: str, cards: dict[str, Card], honoured: tuple[str, ...], house: House) -> Engine:
     capabilities = replace(Scripted().capabilities, engine=name, sampling={field: field for field in honoured})
-    models = Models(
+    models = LocalModels(
         Catalog(tuple(card.model_copy(update={"id": id_, "name": id_}) for id_, card in cards.items())),
         "scripted",
         capabilities,

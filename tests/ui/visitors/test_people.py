@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from itsdangerous import URLSafeTimedSerializer
 from starlette.requests import Request
 
+from backends.core.types import Asker
 from backends.host import accounts
 from backends.host.accounts import Account, Accounts, new_account, write_accounts
 from ui.server.doors import Doors
@@ -26,7 +27,6 @@ from ui.visitors.people import (
     NAME_SECONDS,
     NAMELESS,
     SEAT_SECONDS,
-    Asker,
     People,
     SignIn,
     Visitor,

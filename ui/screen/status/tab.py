@@ -14,7 +14,8 @@ from backends.engine.engine import Engine
 from backends.engine.limits import Rules
 from backends.engine.metrics import Answered
 from ui.conversation.render import Say
-from ui.conversation.texts import label, say_for, speaker
+from ui.conversation.texts import say_for, speaker
+from ui.screen.labels import label
 from ui.screen.status.advice import advice, median
 from ui.screen.status.plot import line_plot
 from ui.visitors.people import visitor
