@@ -735,7 +735,7 @@ def test_the_shim_leaves_a_torchvision_alone_whose_extension_loads(monkeypatch: 
 
 def test_asking_what_the_engine_can_do_imports_no_torch() -> None:
     script = (
-        "import sys\nfrom backends import registry\nassert registry.capabilities('transformers').logprobs\n"
+        "import sys\nfrom backends.adapters import registry\nassert registry.capabilities('transformers').logprobs\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
