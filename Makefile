@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE  # without what was compiled before, the tests 
 # Torch alone takes 4 s to import, in each process.
 WITHOUT_TORCH = --ignore-glob 'tests/backends/adapters/test_hf_*' --ignore tests/test_tiny.py
 
-.PHONY: run setup setup-transformers test check lint fix bench space tiny dev npm-is-missing clean
+.PHONY: run setup setup-transformers test check lint fix bench space settings tiny dev npm-is-missing clean
 
 run: setup
 	$(PY) app.py $(ARGS)
@@ -70,6 +70,9 @@ bench: dev
 
 space: dev
 	$(PY) -m tools.space
+
+settings: dev
+	$(PY) -m tools.settings
 
 # Trains examples/tiny from nothing (hours on two cores; it goes on where it was interrupted) and measures it.
 tiny: $(VENV)/.installed
