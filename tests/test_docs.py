@@ -29,7 +29,7 @@ from ui.conversation.transcript import MAX_TURNS, State
 from ui.screen import api
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("examples/**/*.md"))]
 README = body((ROOT / "README.md").read_text("utf-8"))
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
 ADDRESS = "http://127.0.0.1:7860"  # where the examples look for the playground

@@ -10,8 +10,6 @@ from typing import Any
 import gradio as gr
 import orjson
 import pytest
-from desks import VISITOR, panel_of, standing
-from drawn import seeing
 
 from backends.adapters.scripted import Script, Scripted
 from backends.catalog.cards import Card, Catalog
@@ -21,6 +19,8 @@ from backends.engine.engine import Engine
 from backends.engine.pool import House, LocalModels
 from backends.machine.machine import GIB, Machine
 from backends.pictures.boxes import Mark
+from tests.desks import VISITOR, panel_of, standing
+from tests.drawn import seeing
 from tests.hostile_values import VALUES, changed, fields_of, places
 from ui.conversation.choices import check_message
 from ui.conversation.pictures import Picture

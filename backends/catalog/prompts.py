@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from backends.core.types import Message, Text
 
-# For models never trained to think. Worded so that the 1.5B also checks itself; see docs/decisions.md.
+# For models never trained to think. Worded so that the 1.5B also checks itself; see docs/decisions/engines.md.
 REASONING = (
     "Before you answer, think step by step inside <think>...</think>. Say what is known and what is asked, write the"
     " equations or facts you need, work them out, and check the result against every condition of the question."

@@ -82,7 +82,8 @@ def transformers(folder: Path) -> Iterator[Backend]:
     make_torchvision_importable()
     import torch
 
-    from backends.adapters.hf_transformers.adapter import HfTransformers, loading
+    from backends.adapters.hf_transformers import loading
+    from backends.adapters.hf_transformers.adapter import HfTransformers
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(loading, "_dtype", lambda cuda: torch.float32)

@@ -13,7 +13,6 @@ from typing import Any
 
 import psutil
 import pytest
-from drawn import seeing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +30,7 @@ from backends.catalog.choice import (
 from backends.core.errors import OutOfMemory, SourceUnreachable, WeightsError
 from backends.machine import machine as looking
 from backends.machine.machine import GIB, NO_LIMITS, Gpu, Machine
+from tests.drawn import seeing
 
 CATALOG = Catalog.read()
 TEXT_TASKS = ("chat", "coding", "math", "multilingual")

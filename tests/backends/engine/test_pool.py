@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from drawn import seeing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from backends.core.errors import EngineDied, OutOfMemory, SourceUnreachable, Unk
 from backends.core.types import Backend, Loading
 from backends.engine.pool import House, LocalModels, Model
 from backends.machine.machine import GIB, Gpu, Machine
+from tests.drawn import seeing
 from tests.patience import FOREVER_S, PATIENCE_S, eventually
 
 

@@ -16,11 +16,6 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
-from weight_servers import CONTENT, Handler, Origin, answers, damage, drain, honest, sha256
-from weight_servers import hub as hub
-from weight_servers import nobody_elses_settings as nobody_elses_settings
-from weight_servers import origins as origins
-from weight_servers import store as store
 
 from backends.catalog.cards import Repository
 from backends.core.cancel import Cancel
@@ -29,6 +24,11 @@ from backends.weights import downloads as weight_downloads
 from backends.weights.files import hashed
 from backends.weights.store import Cancelled, WeightStore
 from tests.patience import FOREVER_S, PATIENCE_S, ended, eventually
+from tests.weight_servers import CONTENT, Handler, Origin, answers, damage, drain, honest, sha256
+from tests.weight_servers import hub as hub
+from tests.weight_servers import nobody_elses_settings as nobody_elses_settings
+from tests.weight_servers import origins as origins
+from tests.weight_servers import store as store
 
 WANTED = Repository(engine="hf_transformers", hub="Qwen/Toy")
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"

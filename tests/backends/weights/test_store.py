@@ -19,7 +19,16 @@ import pytest
 from huggingface_hub import constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from weight_servers import (
+
+from backends.catalog.cards import Artefact, Repository, Wheels
+from backends.core.cancel import Cancel
+from backends.core.errors import DamagedFile, NotEnoughDisk, PlaygroundError, SourceUnreachable, WeightsError
+from backends.weights import downloads as weight_downloads
+from backends.weights import wheels as weight_wheels
+from backends.weights.files import Meter, PartialFile, human
+from backends.weights.store import Cancelled, WeightStore
+from tests.patience import FOREVER_S, PATIENCE_S, ended, eventually
+from tests.weight_servers import (
     CONTENT,
     Handler,
     Origin,
@@ -31,19 +40,10 @@ from weight_servers import (
     serves,
     sha256,
 )
-from weight_servers import hub as hub
-from weight_servers import nobody_elses_settings as nobody_elses_settings
-from weight_servers import origins as origins
-from weight_servers import store as store
-
-from backends.catalog.cards import Artefact, Repository, Wheels
-from backends.core.cancel import Cancel
-from backends.core.errors import DamagedFile, NotEnoughDisk, PlaygroundError, SourceUnreachable, WeightsError
-from backends.weights import downloads as weight_downloads
-from backends.weights import wheels as weight_wheels
-from backends.weights.files import Meter, PartialFile, human
-from backends.weights.store import Cancelled, WeightStore
-from tests.patience import FOREVER_S, PATIENCE_S, ended, eventually
+from tests.weight_servers import hub as hub
+from tests.weight_servers import nobody_elses_settings as nobody_elses_settings
+from tests.weight_servers import origins as origins
+from tests.weight_servers import store as store
 
 FILE = "toy-q4_k_m.gguf"
 REPO = "Qwen/Toy-GGUF"

@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import Any, get_args
 
 import pytest
-from drawn import seeing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from backends.core.types import Sampling, Text, Thinking
 from backends.engine.engine import Engine
 from backends.engine.pool import House, LocalModels
 from backends.machine.machine import GIB, Machine
+from tests.drawn import seeing
 from ui.conversation.choices import MAX_BUDGET, MAX_MESSAGE, answers, bounds, check_message, check_sampling, choose
 from ui.conversation.tabs import MAX_TARGETS, PROGRAMMING_LANGUAGES, TABS, tab
 from ui.conversation.transcript import Transcript

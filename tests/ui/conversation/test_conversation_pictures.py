@@ -10,7 +10,6 @@ from typing import Any
 
 import PIL.Image
 import pytest
-from drawn import EYES, bomb, drawn, file_of, grain, picture, seeing, without_bytes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from backends.core.types import Image, Text
 from backends.pictures import decoder as preparation
 from backends.pictures.boxes import Mark
 from backends.pictures.decoder import decode
+from tests.drawn import EYES, bomb, drawn, file_of, grain, picture, seeing, without_bytes
 from ui.conversation import pictures as module
 from ui.conversation.pictures import (
     ALBUM_CHARACTERS,

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from shown import read, seen
 
+from tests.shown import read, seen
 from ui.conversation.formulas import boxed, is_formula
 from ui.conversation.highlight import LONGEST as LONGEST_CODE
 from ui.conversation.highlight import highlighted

@@ -6,13 +6,13 @@ import gc
 from typing import Any
 
 import pytest
-from drawn import picture, without_bytes
 from hypothesis import given
 from hypothesis import strategies as st
-from shown import read, seen
 
 from backends.core.types import Answer, Done, Event, Failure, Loading, Queued, Thought, Timings, Usage
 from backends.pictures.boxes import Mark
+from tests.drawn import picture, without_bytes
+from tests.shown import read, seen
 from ui.conversation import render
 from ui.conversation.markdown import Growth, as_typed, blocks
 from ui.conversation.render import Look, figures, fold, project, turn_of_message, waiting

@@ -6,11 +6,11 @@ import json
 from html.parser import HTMLParser
 
 import pytest
-from drawn import picture, without_bytes
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backends.pictures.boxes import Mark
+from tests.drawn import picture, without_bytes
 from ui.conversation.pictures import Picture
 from ui.conversation.stage import Exhibit, exhibits, stage
 from ui.conversation.texts import speaker

@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import PIL.Image
 import pytest
-from drawn import drawn, seeing
 from gradio import processing_utils
 from gradio_client import Client, handle_file
 
@@ -25,6 +24,7 @@ from backends.core.types import GenerationRequest, Sampling
 from backends.engine.engine import Engine
 from backends.engine.pool import House, LocalModels
 from backends.machine.machine import GIB, Machine
+from tests.drawn import drawn, seeing
 from tests.hostile_pictures import HOSTILE, UNUSUAL, Colour
 from tests.patience import PATIENCE_S, eventually
 from tests.served import leaks_of_gradio

@@ -14,9 +14,6 @@ from typing import Any
 import gradio as gr
 import PIL.Image
 import pytest
-from desks import VISITOR, panel_of
-from desks import standing as standing_at
-from drawn import bomb, drawn, file_of, picture, seeing, without_bytes
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +27,9 @@ from backends.engine.pool import House, LocalModels
 from backends.machine.machine import GIB, Machine
 from backends.pictures.boxes import Mark
 from backends.pictures.decoder import decode
+from tests.desks import VISITOR, panel_of
+from tests.desks import standing as standing_at
+from tests.drawn import bomb, drawn, file_of, picture, seeing, without_bytes
 from ui.conversation.pictures import MOST_PICTURES, Picture
 from ui.conversation.tabs import example_picture
 from ui.conversation.texts import speaker

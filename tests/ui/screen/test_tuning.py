@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from desks import VISITOR, panel_of
-from desks import standing as standing_at
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +16,8 @@ from backends.core.types import Sampling
 from backends.engine.engine import Engine
 from backends.engine.pool import House, LocalModels
 from backends.machine.machine import GIB, Machine
+from tests.desks import VISITOR, panel_of
+from tests.desks import standing as standing_at
 from ui.conversation.transcript import Growing, Reply, Transcript
 from ui.screen.asking import Asking
 from ui.screen.desk import Desk, Values
