@@ -117,4 +117,4 @@ def test_an_engine_that_is_killed_in_the_middle_is_back_with_the_next_question_a
 
 def _engine_of(pid: int) -> psutil.Process:
     """The llama.cpp server of a playground."""
-    return next(child for child in psutil.Process(pid).children() if "llama_cpp_child" in " ".join(child.cmdline()))
+    return next(child for child in psutil.Process(pid).children() if "llama_cpp.child" in " ".join(child.cmdline()))
