@@ -638,7 +638,7 @@ def test_models_loaded_in_turn_stay_within_the_estimate_and_unloading_gives_the_
     assert [len(ids) for ids in told["loaded"]] == [1, 1, 1]
     assert told["most"] <= told["need"]
     first, *later = told["unloaded"]  # torch's own libraries stay
-    assert max(later) - first < told["need"] / 10, "a model that stayed would be most of it; some is the allocator's"
+    assert max(later) <= 1.1 * first
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory so")

@@ -77,9 +77,6 @@ def llama_cpp(folder: Path) -> Iterator[LlamaCpp]:
 
 @pytest.fixture(scope="module")
 def transformers(folder: Path) -> Iterator[Backend]:
-    from backends.adapters.hf_transformers.torchvision_shim import make_torchvision_importable
-
-    make_torchvision_importable()
     import torch
 
     from backends.adapters.hf_transformers import loading
